@@ -1,0 +1,72 @@
+# Everything here works in a clean clone, without activating an environment.
+#
+#   make run ARGS="--port 9000"
+#   make test PYTEST_ARGS="tests/test_pump.py -k cancel"
+#   make test PYTHON=python3.13
+#
+# PYTHON chooses the interpreter and gets an environment of its own (.venv-python3.13); without it, .venv is made
+# with the first Python of 3.11 or newer that works.
+
+PYTHON ?=
+ARGS ?=
+PYTEST_ARGS ?=
+
+VENV := .venv$(addprefix -,$(notdir $(PYTHON)))
+python := $(VENV)/bin/python
+pip_install := $(python) -m pip install --quiet --disable-pip-version-check
+
+# Coverage is asked of the whole suite, not of a part that PYTEST_ARGS picks.
+coverage := $(if $(strip $(PYTEST_ARGS)),,--cov --cov-report=term --cov-fail-under=95)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types bench clean system-packages
+.DELETE_ON_ERROR:
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+run: $(VENV)/.installed ## start the demo on http://127.0.0.1:8000 (ARGS="--port 9000")
+	@exec $(python) -m rawstream $(ARGS)
+
+test: system-packages $(VENV)/.installed-test ## run all tests (PYTHON=python3.13, PYTEST_ARGS="tests/test_sse.py")
+	$(python) -m pytest $(coverage) $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test ## ruff: rules and format
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+
+types: $(VENV)/.installed-test ## mypy --strict
+	$(python) -m mypy --strict
+
+bench: $(VENV)/.installed-bench ## run the benchmarks (ARGS="latency --quick")
+ifeq ($(strip $(ARGS)),)
+	$(python) -m benchmarks latency
+	$(python) -m benchmarks flush
+else
+	$(python) -m benchmarks $(ARGS)
+endif
+
+system-packages: ## install the browser, fonts and servers that the tests need (Debian, as root)
+	@.ci/system-packages
+
+clean: ## remove environments, caches and builds (measured results stay)
+	rm -rf .venv .venv-* build dist .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp is renewed when pyproject.toml changes. The package is installed editable: the sources at hand run.
+
+$(VENV)/.created:
+	@interpreter=$$(.ci/find-python $(PYTHON)) && \
+	echo "Making $(VENV) with $$interpreter" && \
+	"$$interpreter" -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/.created
+	@echo "Installing rawstream into $(VENV)"
+	@$(pip_install) --editable .
+	@touch $@
+
+$(VENV)/.installed-test $(VENV)/.installed-bench: $(VENV)/.installed-%: pyproject.toml | $(VENV)/.created
+	@echo "Installing rawstream[$*] into $(VENV)"
+	@$(pip_install) --editable '.[$*]'
+	@touch $@ $(VENV)/.installed

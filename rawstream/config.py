@@ -1,0 +1,70 @@
+"""What a server allows and how long it waits: two small frozen values, checked when they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a peer may send, and how much is held for it. Sizes are in bytes.
+
+    Raises ValueError for a value that is not a positive whole number.
+    """
+
+    head: int = 16 * 1024
+    """A request's line and header fields; beyond it the answer is 431. 16 KiB is also h11's and Node's choice."""
+
+    headers: int = 100
+    """Header fields of a request; beyond it the answer is 431. Apache and Django allow 100 as well."""
+
+    body: int = 10 * 1024 * 1024
+    """A request's body; beyond it reading it raises BodyTooLarge, which is answered 413."""
+
+    held: int = 16 * 1024
+    """Bytes received and not yet asked for, of a body or of a next request."""
+
+    high_water: int = 16 * 1024
+    """Bytes waiting to be sent above which the producer pauses; it goes on below a quarter of it."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"Limits.{field.name} is a positive whole number, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long a server waits, in seconds, each to within a quarter of a second.
+
+    Raises ValueError for a value that is not a positive number (`grace` and `linger` may be 0).
+    """
+
+    head: float = 10.0
+    """For a request's whole head, from its first byte (on a new connection: from the connection)."""
+
+    body: float = 30.0
+    """For the next bytes of a request's body, while the handler waits for them."""
+
+    keep_alive: float = 75.0
+    """For the next request on a connection. Longer than the 60 s after which common proxies give up theirs,
+    so that it is never we who close a connection that a proxy is about to use. nginx has 75 s too."""
+
+    write_stall: float = 30.0
+    """A write buffer that has not shrunk for so long: the reader is cut."""
+
+    grace: float = 5.0
+    """For open responses to end by themselves when the server closes."""
+
+    linger: float = 2.0
+    """For reading and dropping what a peer still sends when we refuse it, so that it gets to read the refusal
+    (closing with bytes unread makes the kernel reset the connection). nginx waits 5 s, Go half a second."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = "0 or more" if field.name in ("grace", "linger") else "above 0"
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not (value > 0 or (value == 0 and least == "0 or more")):
+                raise ValueError(f"Timeouts.{field.name} is a number of seconds, {least}, not {value!r}")

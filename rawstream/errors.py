@@ -1,0 +1,145 @@
+"""Every error of rawstream, as one tree; each knows the HTTP status it is answered with.
+
+    RawstreamError
+    ├── LocalError               our side's misuse: what a handler or a program did. Answered 500, told to the log.
+    │   ├── AnswerError          a handler answered with something that cannot be sent
+    │   ├── ItemError            an item that the stream's format cannot hold
+    │   └── EventError           a field that a server-sent event cannot carry
+    ├── RemoteError              the peer's bytes, or its silence
+    │   ├── ProtocolError        bytes that are not HTTP/1.1 as the RFCs have it (400, 501, 505)
+    │   ├── HeadTooLarge         431
+    │   ├── BodyTooLarge         413
+    │   ├── ReadTimeout          408
+    │   └── Disconnected         nobody is there any more: nothing is answered
+    └── HTTPError                raised by a handler to answer with a status and a reason
+        ├── NotFound             404
+        ├── MethodNotAllowed     405, with Allow
+        └── NotAcceptable        406
+
+Foreign exceptions are translated into these at one border each (h11's in `wire`), always `from` the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+
+def phrase(status: int) -> str:
+    """The reason phrase that RFC 9110 section 15 gives for `status`, or "" where it gives none."""
+    return _PHRASES.get(status, "")
+
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+
+class RawstreamError(Exception):
+    """The root: catching it catches every error that rawstream itself raises."""
+
+    status = 500
+
+    @property
+    def public(self) -> str:
+        """What the peer may be told: here nothing, the text is for the log."""
+        return ""
+
+
+class LocalError(RawstreamError):
+    """Our side's misuse: the handler or the program did what cannot be done. The text says what would be right."""
+
+
+class AnswerError(LocalError, TypeError):
+    """A handler answered with something that is neither a response nor a stream, or cannot be sent as one."""
+
+
+class ItemError(LocalError, ValueError):
+    """An item that the stream's format cannot hold. The text names the item's index (from 0) and the type."""
+
+
+class EventError(LocalError, ValueError):
+    """A field that a server-sent event cannot carry (WHATWG HTML 9.2.6): a line break in `id`, say."""
+
+
+class RemoteError(RawstreamError):
+    """The peer sent what it must not, or did not send what it must."""
+
+    status = 400
+
+    def __init__(self, message: str = "", status: int | None = None) -> None:
+        super().__init__(message)
+        if status is not None:
+            self.status = status
+
+    @property
+    def public(self) -> str:
+        """The whole text: the peer caused it, and may know."""
+        return str(self)
+
+
+class ProtocolError(RemoteError):
+    """Bytes that are not HTTP/1.1 (RFC 9112), or ask for what is not implemented (501) or not spoken (505)."""
+
+
+class HeadTooLarge(RemoteError):
+    """The request's head is larger, or has more fields, than `Limits` allows (431)."""
+
+    status = 431
+
+
+class BodyTooLarge(RemoteError):
+    """The request's body is larger than `Limits.body` allows (413)."""
+
+    status = 413
+
+
+class ReadTimeout(RemoteError):
+    """The peer did not send in time what it had begun (408)."""
+
+    status = 408
+
+
+class Disconnected(RemoteError):
+    """The peer is gone: there is nobody to answer."""
+
+
+class HTTPError(RawstreamError):
+    """Raised by a handler, until the head of its stream has left, to answer with a status.
+
+    `status` is 400 to 599, `detail` a line for the client, `headers` more fields for the response.
+    Raises ValueError for another status.
+    """
+
+    def __init__(self, status: int, detail: str = "", headers: Iterable[tuple[str, str]] = ()) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"HTTPError takes a status from 400 to 599, not {status!r}; return a Response for others")
+        super().__init__(detail or phrase(status))
+        self.status = status
+        self.detail = detail
+        self.headers = tuple(headers)
+
+    @property
+    def public(self) -> str:
+        """The detail, which is meant for the client."""
+        return self.detail
+
+
+class NotFound(HTTPError):
+    """There is nothing at this path (404)."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(404, detail)
+
+
+class MethodNotAllowed(HTTPError):
+    """The path is there, but not for this method (405); `allow` goes into the Allow field (RFC 9110 10.2.1)."""
+
+    def __init__(self, allow: Iterable[str]) -> None:
+        methods = ", ".join(allow)
+        super().__init__(405, f"this path takes {methods}", [("Allow", methods)])
+
+
+class NotAcceptable(HTTPError):
+    """None of the formats that can be sent is one that the client accepts (406)."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(406, detail)

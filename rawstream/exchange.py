@@ -1,0 +1,178 @@
+"""The two directions of one exchange: the request's body off the wire, and a stream onto it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+from collections.abc import Callable
+
+from .deadlines import GRAIN, Deadline, Deadlines
+from .errors import BodyTooLarge, RemoteError
+from .formats import Encoder, Format
+from .messages import Headers, Stream
+from .transport import Transport
+from .wire import Data, End, Frame, PreparedHead, ServerWire, until_close
+
+
+class RequestBody:
+    """The body of the request under way, taken off the wire as the handler asks for it."""
+
+    def __init__(self, transport: Transport, wire: ServerWire, headers: Headers, limit: int, patience: float) -> None:
+        self._transport = transport
+        self._wire = wire
+        self._headers = headers
+        self._limit = limit
+        self._patience = patience
+        self._size = 0
+        self.trailers = Headers()
+        self._next: Data | None = None
+        # Most requests have no body, and h11 tells so when it is asked: then what comes is a next request's.
+        self._take()
+
+    def _take(self) -> bool:
+        """Look at what is there; False if more must be read. A piece of the body is put into `_next`."""
+        event = self._wire.receive()
+        match event:
+            case Data():
+                self._next = event
+            case End():
+                self.trailers = event.trailers
+                self._transport.body_ended = True
+            case _:
+                return False
+        return True
+
+    async def read(self) -> bytes:
+        """The next piece, b"" at the end. Raises BodyTooLarge, ReadTimeout, ProtocolError or Disconnected."""
+        if self._size == 0 and int(self._headers.get("content-length", "0")) > self._limit:
+            raise BodyTooLarge(f"a request's body has at most {self._limit} bytes here")
+        while self._next is None and not self._wire.request_ended:
+            if self._take():
+                continue
+            if go_ahead := self._wire.go_ahead():
+                self._transport.write(go_ahead)
+            self._wire.feed(await self._transport.read(self._patience))
+        if self._next is None:
+            return b""
+        piece, self._next = self._next.data, None
+        self._size += len(piece)
+        if self._size > self._limit:
+            raise BodyTooLarge(f"a request's body has at most {self._limit} bytes here")
+        return piece
+
+    def skip(self) -> None:
+        """Drop what the handler did not ask for, as far as it is here."""
+        with contextlib.suppress(RemoteError):
+            while not self._wire.request_ended and self._take():
+                pass
+        self._next = None
+
+
+class StreamSink:
+    """One stream's way to the wire: holds the head back until it may leave, frames, and keeps the stream alive."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        wire: ServerWire,
+        deadlines: Deadlines,
+        head: PreparedHead,
+        encoder: Encoder,
+        form: Format,
+        stream: Stream,
+    ) -> None:
+        self._transport = transport
+        self._wire = wire
+        self._deadlines = deadlines
+        self._head: PreparedHead | None = head
+        self._encoder = encoder
+        self._frame: Frame = until_close
+        # Seconds for which the head may wait for the first item.
+        self._patience = _head_patience(form, stream)
+        self._heartbeat = stream.heartbeat if encoder.heartbeat else None
+        self._timer: asyncio.TimerHandle | None = None  # when the head leaves at the latest
+        self._pulse: Deadline | None = None
+
+    @property
+    def writable(self) -> bool:
+        """False while the reader is behind, and when it is gone."""
+        return self._transport.writable
+
+    async def drain(self) -> None:
+        """Wait until `writable`. Raises Disconnected."""
+        await self._transport.drain()
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call back after so many seconds."""
+        return self._transport.later(seconds, callback)
+
+    def write(self, payload: bytes) -> None:
+        """Send a piece of the body. The first takes the head along; b"" says that the generator waits."""
+        if self._head is None:
+            if payload:
+                self._transport.write(self._frame(payload))
+        elif payload or self._patience == 0.0:
+            self._transport.write(self._open() + self._frame(payload))
+        elif self._timer is None and self._patience != math.inf:
+            self._timer = self.later(self._patience, self._lead)
+
+    def _lead(self) -> None:
+        """The head has waited long enough for an item."""
+        if self._head is not None:
+            self._transport.write(self._open())
+
+    def _open(self) -> bytes:
+        assert self._head is not None, "a head leaves once"
+        data, self._frame = self._wire.start(self._head)
+        self._head = None
+        if self._heartbeat is not None:
+            self._pulse = self._deadlines.after(self._heartbeat, self._beat)
+        return data
+
+    def _beat(self) -> None:
+        assert self._heartbeat is not None
+        silence = self._transport.silence
+        if silence >= self._heartbeat - GRAIN:
+            silence = 0.0
+            if self.writable:
+                self._transport.write(self._frame(self._encoder.heartbeat))
+        self._pulse = self._deadlines.after(self._heartbeat - silence, self._beat)
+
+    def tell_closing(self) -> None:
+        """Tell the reader that the server closes, and when to come back: not all at the same time."""
+        if self._head is None:
+            self.write(self._encoder.closing(random.randint(1000, 5000)))
+
+    def finish(self, payload: bytes) -> None:
+        """The last piece, and the proper end, in one write."""
+        data = b"" if self._head is None else self._open()
+        self._transport.write(data + self._frame(payload) + self._wire.end())
+
+    def break_off(self, payload: bytes) -> None:
+        """The last piece, and no end: the reader can tell that something is missing."""
+        self.write(payload)
+        if self._frame is until_close:
+            self._transport.reset()
+        else:
+            self._transport.close()
+
+    def close(self) -> None:
+        """No more heartbeats."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._pulse is not None:
+            self._pulse.cancel()
+
+
+def _head_patience(form: Format, stream: Stream) -> float:
+    match stream.head:
+        case None:
+            return form.head
+        case "suspend":
+            return 0.0
+        case "item":
+            return math.inf
+        case seconds:
+            return float(seconds)

@@ -1,0 +1,98 @@
+"""Sockets to listen on: bound, inherited, and tuned for streams."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from collections.abc import Sequence
+
+from .errors import LocalError
+
+_NOTSENT_LOWAT = 16 * 1024  # bytes the kernel takes and has not sent yet; without it a stopped reader swallowed 3.9 MB
+
+
+def inherited(fd: int) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=fd)
+        if sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return sock
+        sock.detach()
+    except OSError as exc:
+        raise OSError(exc.errno, f"file descriptor {fd} is not an open socket") from exc
+    raise LocalError(f"file descriptor {fd} is not a listening stream socket")
+
+
+def bound_unix(path: str) -> socket.socket:
+    if _is_stale(path):
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_stale(path: str) -> bool:
+    """There is a socket file, but nobody listens."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+    except FileNotFoundError:
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass
+    return False
+
+
+async def bound(hosts: Sequence[str | None], port: int) -> list[socket.socket]:
+    """A socket for each address of each host, all on the same port."""
+    loop = asyncio.get_running_loop()
+    sockets: list[socket.socket] = []
+    absent: OSError | None = None
+    try:
+        for host in hosts:
+            for family, kind, proto, _, address in await loop.getaddrinfo(
+                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            ):
+                sock = socket.socket(family, kind, proto)
+                sockets.append(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                try:
+                    sock.bind((address[0], port, *address[2:]))
+                except OSError as exc:
+                    if exc.errno != errno.EADDRNOTAVAIL:
+                        raise
+                    absent = exc  # a name may have addresses that this machine does not have (::1, often)
+                    sockets.pop().close()
+                    continue
+                port = sock.getsockname()[1]
+        if not sockets and absent is not None:
+            raise absent
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def tune(sock: socket.socket, write_stall: float) -> None:
+    """Options that accepted connections inherit, where the platform has them."""
+    if sock.family == getattr(socket, "AF_UNIX", None):
+        return
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOTSENT_LOWAT)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # RFC 5482: the kernel gives up on bytes that stay unacknowledged for so long; in milliseconds.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(write_stall * 1000))

@@ -1,0 +1,286 @@
+"""Read, write and drain, each with its deadline, over an asyncio Protocol: the only code that knows its transports.
+
+It owns what is received and not yet read, whether the peer may be written to, and when the peer counts as gone.
+It never parses and never decides what to answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+from types import TracebackType
+
+from .config import Limits, Timeouts
+from .deadlines import Deadline, Deadlines
+from .errors import Disconnected, LocalError, ReadTimeout, RemoteError
+
+
+class Watch:
+    """`with transport.watch():` the task inside is cancelled when the peer is gone, and Disconnected comes out.
+
+    As with `asyncio.timeout`, a cancellation from elsewhere stays one.
+    """
+
+    __slots__ = ("_before", "_cancelling", "_eof_counts", "_gone", "_task", "_transport")
+
+    def __init__(self, transport: Transport, eof_counts: bool) -> None:
+        self._transport = transport
+        self._eof_counts = eof_counts
+
+    def __enter__(self) -> Watch:
+        self._transport.check(self._eof_counts)
+        task = asyncio.current_task()
+        assert task is not None, "a connection lives in its task"
+        self._task, self._cancelling, self._gone = task, task.cancelling(), False
+        self._before = self._transport.watched
+        self._transport.watched = self
+        return self
+
+    def tell(self, eof: bool) -> None:
+        """The peer ended its side (`eof`), or the connection is lost."""
+        if not self._gone and (self._eof_counts or not eof):
+            self._gone = True
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._transport.watched = self._before
+        others = (self._task.uncancel() if self._gone else self._task.cancelling()) - self._cancelling
+        if isinstance(exc, asyncio.CancelledError) and others <= 0:
+            if self._gone:
+                raise Disconnected("the peer is gone") from exc
+            raise LocalError("the handler raised CancelledError, but nobody had cancelled it") from exc
+
+
+class Transport(asyncio.Protocol):
+    """One connection to a peer. `connected` is called when it is there, `lost` when it is gone for good."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        timeouts: Timeouts,
+        deadlines: Deadlines,
+        connected: Callable[[Transport], None],
+        lost: Callable[[Transport], None],
+    ) -> None:
+        self._limits = limits
+        self._timeouts = timeouts
+        self._deadlines = deadlines
+        self._connected = connected
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made
+        self._inbox: list[bytes] = []
+        self._held = 0  # bytes in the inbox
+        self._ended = False  # the peer ended its side, or the connection is lost: nothing more will be received
+        self._dropping = False  # more came than is held: it was dropped, and so is what follows
+        self._gone = False  # nothing more can be sent
+        self._reading = True
+        self._readable: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._stall: Deadline | None = None
+        self._left = -1  # bytes that had left the write buffer when that was last looked at ...
+        self._left_at = 0.0  # ... and found to have grown
+        self.body_ended = False
+        """Set while what comes in belongs to a next request."""
+        self.watched: Watch | None = None
+        self.writable = False
+        """False while the peer is behind, and when it is gone."""
+        self.sent = 0
+        """Bytes written."""
+        self._wrote_at = 0.0  # in the loop's time
+
+    # -- asyncio's callbacks -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.writable = True
+        # asyncio's own mark of 64 KiB would let a reader who stopped reading hold so much, and be noticed so late.
+        transport.set_write_buffer_limits(self._limits.high_water)
+        self._connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._dropping:
+            return
+        self._inbox.append(data)
+        self._held += len(data)
+        if self._held > self._limits.held and self._readable is None:
+            if self.body_ended:
+                # With reading paused, a FIN or RST behind all this would go unnoticed. So it is read on and dropped;
+                # since a request may be lost in it, this connection takes no more of them.
+                self._inbox.clear()
+                self._held = 0
+                self._dropping = True
+            else:
+                self._reading = False
+                self._transport.pause_reading()
+        self._wake_reader()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        self._wake_reader()
+        if self.watched is not None:
+            self.watched.tell(eof=True)
+        # True: our side stays open, a short answer can still be sent. TLS has no half-closed connections.
+        return self._transport.get_extra_info("sslcontext") is None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = self._gone = True
+        self.writable = False
+        if self._stall is not None:
+            self._stall.cancel()
+        self._wake_reader()
+        self._wake_writer()
+        if self.watched is not None:
+            self.watched.tell(eof=False)
+        self._lost(self)
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        if not self._gone:
+            self.writable = True
+        self._wake_writer()
+
+    def _wake_reader(self) -> None:
+        if self._readable is not None and not self._readable.done():
+            self._readable.set_result(None)
+
+    def _wake_writer(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    async def read(self, seconds: float) -> bytes:
+        """What has come; b"" at the end. Raises ReadTimeout after `seconds` of nothing, Disconnected if all is lost.
+
+        Cancelling loses nothing.
+        """
+        if not (self._inbox or self._ended or self._dropping):
+            self._readable = self._loop.create_future()
+            deadline = self._deadlines.after(seconds, self._read_too_late)
+            try:
+                await self._readable
+            finally:
+                deadline.cancel()
+                self._readable = None
+        if not self._inbox and self._gone:
+            raise Disconnected("the connection was lost")
+        data = b"".join(self._inbox)
+        self._inbox.clear()
+        self._held = 0
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+        return data
+
+    def _read_too_late(self) -> None:
+        if self._readable is not None and not self._readable.done():
+            self._readable.set_exception(ReadTimeout("nothing came in time"))
+
+    def watch(self, eof: bool = False) -> Watch:
+        """A `with` block in which the loss of the peer (with `eof`, also the end of its sending) cancels the task.
+
+        Raises Disconnected when that has happened already, and when it happens.
+        """
+        return Watch(self, eof)
+
+    def check(self, eof: bool = False) -> None:
+        """Raise Disconnected if the peer is gone (with `eof`, also if it ended its sending)."""
+        if self._gone or self._transport.is_closing() or (eof and self._ended):
+            raise Disconnected("the peer is gone")
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send `data` now, as far as the socket takes it; never waits. Nothing happens if the peer is gone."""
+        transport = self._transport
+        if transport.is_closing():
+            return
+        transport.write(data)
+        self.sent += len(data)
+        self._wrote_at = self._loop.time()
+        if self._stall is None and transport.get_write_buffer_size():
+            self._left = -1
+            self._look_for_stall()
+
+    async def drain(self) -> None:
+        """Wait until the peer may be written to. Raises Disconnected if it is gone."""
+        while not self.writable and not self._gone:
+            self._drained = self._loop.create_future()
+            try:
+                await self._drained
+            finally:
+                self._drained = None
+        if self._gone:
+            raise Disconnected("the connection was lost")
+
+    def _look_for_stall(self) -> None:
+        """A stall is a write buffer that does not shrink: nothing has left it for `write_stall` seconds."""
+        self._stall = None
+        waiting = self._transport.get_write_buffer_size()
+        if not waiting:
+            return
+        now, left = self._loop.time(), self.sent - waiting
+        if left > self._left:
+            self._left, self._left_at = left, now
+        elif now - self._left_at >= self._timeouts.write_stall:
+            self.abort()
+            return
+        self._stall = self._deadlines.after(self._timeouts.write_stall / 4, self._look_for_stall)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Send what waits to be sent, under the same deadline, and close."""
+        self._transport.close()
+
+    async def linger(self, seconds: float) -> None:
+        """Close so that the peer gets to read our last words, although it may still be sending.
+
+        Closing with bytes unread makes the kernel reset the connection, and the peer's kernel drop what it has not
+        read (RFC 9112 section 9.6). So only our side ends, and what comes is dropped until the peer's ends too.
+        """
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()
+            self._dropping = False
+            until = self._loop.time() + seconds
+            with contextlib.suppress(RemoteError):
+                while await self.read(until - self._loop.time()):
+                    pass
+        self._transport.close()
+
+    def reset(self) -> None:
+        """Send what waits to be sent, and then reset the connection: to an HTTP/1.0 client a close is a proper end."""
+        self._reset_on_close()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Reset the connection at once; what waits to be sent is dropped, here and in the kernel."""
+        self._reset_on_close()
+        self._transport.abort()
+
+    def _reset_on_close(self) -> None:
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and sock.family != getattr(socket, "AF_UNIX", None) and not self._gone:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """The peer's address and port; None on a Unix socket."""
+        peer = self._transport.get_extra_info("peername")
+        return (peer[0], peer[1]) if isinstance(peer, tuple) else None
+
+    @property
+    def silence(self) -> float:
+        """Seconds since something was last written."""
+        return self._loop.time() - self._wrote_at
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call back after so many seconds, exactly: for the few short delays that a reader would see."""
+        return self._loop.call_later(seconds, callback)
