@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+_LONGEST = 1_000_000  # seconds; Linux takes TCP_USER_TIMEOUT as milliseconds in 31 bits, which is 24 days
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -38,7 +40,8 @@ class Limits:
 class Timeouts:
     """How long a server waits, in seconds, each to within a quarter of a second.
 
-    Raises ValueError for a value that is not a positive number (`grace` and `linger` may be 0).
+    Raises ValueError for a value that is not a positive number of at most 1,000,000, which is eleven days
+    (`grace` and `linger` may be 0).
     """
 
     head: float = 10.0
@@ -66,5 +69,7 @@ class Timeouts:
             value = getattr(self, field.name)
             least = "0 or more" if field.name in ("grace", "linger") else "above 0"
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not (value > 0 or (value == 0 and least == "0 or more")):
-                raise ValueError(f"Timeouts.{field.name} is a number of seconds, {least}, not {value!r}")
+            if not number or not (0 < value <= _LONGEST or (value == 0 and least == "0 or more")):
+                raise ValueError(
+                    f"Timeouts.{field.name} is a number of seconds, {least} and at most {_LONGEST}, not {value!r}"
+                )

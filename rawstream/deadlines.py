@@ -45,7 +45,11 @@ class Deadlines:
     def _due(self, tick: int) -> None:
         bucket, _ = self._buckets.pop(tick)
         while bucket:
-            bucket.pop().callback()
+            deadline = bucket.pop()
+            try:
+                deadline.callback()
+            except Exception as error:  # the others are due all the same
+                self._loop.call_exception_handler({"message": "a deadline's callback failed", "exception": error})
 
     def close(self) -> None:
         """Forget all of them."""

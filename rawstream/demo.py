@@ -51,7 +51,7 @@ async def healthz(request: Request) -> Response:
 class Settings:
     """What a client may set for /stream.
 
-    text: what is typed out. delay: seconds before each character, 0 to 10. repeat: how often the text comes, 1 to 1000.
+    text: what is typed out. delay: seconds after each character, 0 to 10. repeat: how often the text comes, 1 to 1000.
     buffer: bytes that are gathered before they are flushed, 0 to 1 MiB: 0 flushes each character, more shows what a
     buffering proxy does.
     """
@@ -106,8 +106,8 @@ async def typed_out(settings: Settings) -> AsyncIterator[str]:
     """The text, one character each `delay` seconds."""
     for _ in range(settings.repeat):
         for character in settings.text:
-            await asyncio.sleep(settings.delay)
             yield character
+            await asyncio.sleep(settings.delay)
 
 
 def _typed_out(request: Request, settings: Settings) -> Stream:

@@ -30,7 +30,12 @@ def phrase(status: int) -> str:
     return _PHRASES.get(status, "")
 
 
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_PHRASES = {status.value: status.phrase for status in HTTPStatus} | {
+    413: "Content Too Large",  # before Python 3.13, HTTPStatus has the names of RFC 7231 for these four
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
 
 
 class RawstreamError(Exception):
@@ -110,10 +115,10 @@ class HTTPError(RawstreamError):
     """
 
     def __init__(self, status: int, detail: str = "", headers: Iterable[tuple[str, str]] = ()) -> None:
-        if not 400 <= status <= 599:
+        if status not in range(400, 600):
             raise ValueError(f"HTTPError takes a status from 400 to 599, not {status!r}; return a Response for others")
         super().__init__(detail or phrase(status))
-        self.status = status
+        self.status = int(status)  # an HTTPStatus is welcome too
         self.detail = detail
         self.headers = tuple(headers)
 

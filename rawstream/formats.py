@@ -42,7 +42,7 @@ class Encoder(Protocol):
         """What tells that the server is going to close, and after how many milliseconds to come back."""
 
 
-class _Plain:
+class _Plain(Encoder):
     """What every encoder begins with: nothing after the items, nothing in band."""
 
     heartbeat = b""
@@ -96,7 +96,8 @@ def _data(item: Any, index: int) -> Any:
 
 def _check_name(event: sse.Event, index: int) -> None:
     if event.event is not None and event.event.startswith(CONTROL):
-        raise ItemError(f"item {index}: event names that begin with {CONTROL!r} are rawstream's own: {event.event!r}")
+        kind, name = type(event).__name__, event.event
+        raise ItemError(f"item {index} ({kind}): names that begin with {CONTROL!r} are rawstream's own: {name!r}")
 
 
 def _is_silent(item: Any) -> bool:
@@ -117,11 +118,12 @@ class JsonArray(_Plain):
 
     def encode(self, item: Any) -> bytes:
         index, self.index = self.index, self.index + 1
+        data = _data(item, index)
         if _is_silent(item):
             return b""
-        data = self._open + _utf8(_data(item, index), index, self._to_json)
+        text = self._open + _utf8(data, index, self._to_json)
         self._open = b","
-        return data
+        return text
 
     def end(self) -> bytes:
         return b"]" if self._open == b"," else b"[]"
@@ -132,9 +134,8 @@ class JsonLines(_Plain):
 
     def encode(self, item: Any) -> bytes:
         index, self.index = self.index, self.index + 1
-        if _is_silent(item):
-            return b""
-        return _utf8(_data(item, index), index, _to_json) + b"\n"
+        data = _data(item, index)
+        return b"" if _is_silent(item) else _utf8(data, index, _to_json) + b"\n"
 
     def error(self, status: int, message: str) -> bytes:
         return _to_json({"stream-error": {"status": status, "error": message}}).encode() + b"\n"
@@ -179,10 +180,11 @@ class Text(_Plain):
 
     def encode(self, item: Any) -> bytes:
         index, self.index = self.index, self.index + 1
+        data = _data(item, index)
         if _is_silent(item):
             return b""
-        data = _data(item, index)
-        return _utf8(data, index, str if isinstance(data, str) else _to_json)
+        # str.__str__: str() of an enumeration's member may be its name, where all other formats send its value.
+        return _utf8(data, index, str.__str__ if isinstance(data, str) else _to_json)
 
 
 class Raw(_Plain):
@@ -256,7 +258,7 @@ def negotiate(accept: str | None) -> Format:
     The highest quality wins; of equal ones the type that was named most exactly, then the one that was named first,
     then the first that we have. Parameters other than `q` are ignored, malformed members too. Raises NotAcceptable.
     """
-    if accept is None or not accept.strip():
+    if accept is None or not accept.strip(" \t,"):
         return JSON
     ranges = [parsed for member in accept.lower().split(",") if (parsed := _media_range(member)) is not None]
     best: tuple[tuple[float, int, int], Format] | None = None

@@ -6,6 +6,7 @@ Nothing here does I/O; a `Request` gets its body from the connection that made i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -21,6 +22,8 @@ Pairs: TypeAlias = Iterable[tuple[str, str]] | Mapping[str, str]
 
 def pairs(headers: Pairs) -> tuple[tuple[str, str], ...]:
     """Header fields as pairs, whichever way they were given."""
+    if type(headers) in (list, tuple):
+        return tuple(headers)  # type: ignore[arg-type]  # the usual way, and isinstance(_, Mapping) is slow
     if isinstance(headers, Headers):
         return headers.pairs
     return tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)
@@ -29,10 +32,13 @@ def pairs(headers: Pairs) -> tuple[tuple[str, str], ...]:
 class _MultiMap(Mapping[str, str]):
     """Names with one or more values each, in the order in which they came."""
 
-    __slots__ = ("pairs",)
+    __slots__ = ("_values", "pairs")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self.pairs = tuple(pairs)
+        self._values: dict[str, list[str]] = {}
+        for name, value in self.pairs:
+            self._values.setdefault(self._key(name), []).append(value)
 
     @staticmethod
     def _key(name: str) -> str:
@@ -40,20 +46,19 @@ class _MultiMap(Mapping[str, str]):
 
     def get_all(self, name: str) -> list[str]:
         """Every value of `name`, in order; an empty list if there is none."""
-        key = self._key(name)
-        return [value for found, value in self.pairs if self._key(found) == key]
+        return [*self._values.get(self._key(name), ())]
 
     def __getitem__(self, name: str) -> str:
-        values = self.get_all(name)
-        if not values:
-            raise KeyError(name)
-        return values[-1]
+        return self._values[self._key(name)][-1]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._key(name) in self._values
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(self._key(name) for name, _ in self.pairs))
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len({self._key(name) for name, _ in self.pairs})
+        return len(self._values)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, type(self)) and self.pairs == other.pairs
@@ -84,10 +89,7 @@ class Headers(_MultiMap):
         return name.lower()
 
     def __getitem__(self, name: str) -> str:
-        values = self.get_all(name)
-        if not values:
-            raise KeyError(name)
-        return ", ".join(values)
+        return ", ".join(self._values[self._key(name)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +189,12 @@ class Request:
 
     async def body(self) -> bytes:
         """The whole body; asking again gives the same bytes. Raises as `stream` does."""
-        if not self._read:
-            pieces = [piece async for piece in self.stream()]
-            self._read.append(b"".join(pieces))
-        return self._read[0]
+        pieces = self._read  # kept here, so that who is cancelled and asks again misses none; b"" is the end
+        while not pieces or pieces[-1]:
+            pieces.append(await self._body.read())
+        if len(pieces) > 2:
+            pieces[:] = b"".join(pieces), b""
+        return pieces[0]
 
     async def text(self) -> str:
         """The whole body as UTF-8. Raises HTTPError 400 where it is not, else as `stream` does."""
@@ -203,13 +207,17 @@ class Request:
         """The whole body as JSON (RFC 8259). Raises HTTPError 400 where it is not, else as `stream` does."""
         text = await self.text()
         try:
-            return json.loads(text)
+            return json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError) as exc:
             raise HTTPError(400, f"the body is not JSON: {exc}") from exc
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is Python's, not JSON's")
+
+
 def _check_status(status: object) -> None:
-    if type(status) is not int or not 200 <= status <= 599:
+    if not (isinstance(status, int) and 200 <= status <= 599):
         raise AnswerError(f"a response's status is a whole number from 200 to 599, not {status!r}")
 
 
@@ -235,14 +243,20 @@ class Response:
 
     @classmethod
     def text(cls, text: str, status: int = 200, headers: Pairs = ()) -> Response:
-        """`text` as UTF-8 `text/plain`."""
-        return cls(status, [("Content-Type", "text/plain; charset=utf-8"), *pairs(headers)], text.encode())
+        """`text` as UTF-8 `text/plain`, or as the Content-Type that `headers` names."""
+        return cls(status, _typed("text/plain; charset=utf-8", headers), text.encode())
 
     @classmethod
     def json(cls, value: Any, status: int = 200, headers: Pairs = ()) -> Response:
         """`value` as JSON. Raises TypeError or ValueError for what JSON cannot hold."""
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return cls(status, [("Content-Type", "application/json; charset=utf-8"), *pairs(headers)], text.encode())
+        return cls(status, _typed("application/json; charset=utf-8", headers), text.encode())
+
+
+def _typed(content_type: str, headers: Pairs) -> Pairs:
+    own = pairs(headers)
+    named = any(name.lower() == "content-type" for name, _ in own)
+    return own if named else [("Content-Type", content_type), *own]
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +308,7 @@ class Stream:
             raise AnswerError(f"a Stream takes an async iterator (an async generator, say), not {kind}")
         if self.flush is not None and self.flush != "item" and not isinstance(self.flush, Every):
             raise AnswerError(f'flush is None, "item" or Every(bytes=..., seconds=...), not {self.flush!r}')
-        if self.heartbeat is not None and not (_is_number(self.heartbeat) and self.heartbeat > 0):
+        if self.heartbeat is not None and not (_is_number(self.heartbeat) and 0 < self.heartbeat < math.inf):
             raise AnswerError(f"heartbeat is a number of seconds above 0, or None, not {self.heartbeat!r}")
         if self.head not in (None, "suspend", "item") and not (_is_number(self.head) and float(self.head) >= 0):
             raise AnswerError(f'head is None, "suspend", "item" or a number of seconds, not {self.head!r}')

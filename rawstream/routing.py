@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -61,7 +61,7 @@ class Router:
     def __call__(self, request: Request) -> Any:
         """What the handler gives: an awaitable or an async generator. Raises NotFound or MethodNotAllowed."""
         if request.head.path == "*":
-            return _options(sorted({method for methods in self._routes.values() for method in methods}))
+            return _options(_allow({name for methods in self._routes.values() for name in methods}))
         path = tuple(request.head.path.split("/"))
         allowed: dict[str, Handler] = {}
         for pattern in self._candidates(path):
@@ -114,7 +114,7 @@ def _params(pattern: tuple[str, ...], path: tuple[str, ...]) -> dict[str, str]:
     return {part[1:-1]: unquote(value) for part, value in zip(pattern, path, strict=True) if _is_name(part)}
 
 
-def _allow(methods: dict[str, Handler]) -> list[str]:
+def _allow(methods: Iterable[str]) -> list[str]:
     return sorted({*methods, "OPTIONS"} | ({"HEAD"} if "GET" in methods else set()))
 
 

@@ -15,6 +15,7 @@ from .errors import EventError
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _TEXT_LINE_END = re.compile(r"\r\n|\n|\r")  # not str.splitlines(): that also splits at U+2028, VT, FF and others
 _BOM = b"\xef\xbb\xbf"
+_RETRY_DIGITS = 15  # a decoder takes no longer times (31,000 years): int() of thousands of digits is slow, or fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Decoder:
             return []
         if self._after_cr and data.startswith(b"\n"):
             data = data[1:]
-        self._after_cr = data.endswith(b"\r") or (self._after_cr and not data)
+        self._after_cr = data.endswith(b"\r")
         first, *rest = _LINE_END.split(data)
         self._line.append(first)
         events = []
@@ -154,7 +155,7 @@ class Decoder:
                     self._id = self._pending_id = value
             case "retry":
                 # "If the field value consists of only ASCII digits": str.isdigit() alone would take others too.
-                if value.isascii() and value.isdigit():
+                if value.isascii() and value.isdigit() and len(value) <= _RETRY_DIGITS:
                     self._retry = self.retry = int(value)
             case _:
                 pass  # "Otherwise: The field is ignored."

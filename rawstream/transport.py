@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Callable
 from types import TracebackType
+from typing import cast
 
 from .config import Limits, Timeouts
 from .deadlines import Deadline, Deadlines
@@ -95,11 +96,10 @@ class Transport(asyncio.Protocol):
     # -- asyncio's callbacks -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its type
         self.writable = True
         # asyncio's own mark of 64 KiB would let a reader who stopped reading hold so much, and be noticed so late.
-        transport.set_write_buffer_limits(self._limits.high_water)
+        self._transport.set_write_buffer_limits(self._limits.high_water)
         self._connected(self)
 
     def data_received(self, data: bytes) -> None:

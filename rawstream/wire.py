@@ -13,6 +13,7 @@ end and knows what may come next; we ask it, and keep no state beside it. Two th
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class _Signal(enum.Enum):
     CLOSED = "the peer ended the connection between two messages"
 
 
+_END: Final = End()
 NEED_DATA: Final = _Signal.NEED_DATA
 CLOSED: Final = _Signal.CLOSED
 BodyEvent: TypeAlias = Data | End | Literal[_Signal.NEED_DATA]
@@ -100,25 +102,18 @@ class ServerWire:
             if data in (b"", b"\r"):
                 self._lead = data
                 return
-            self._lead = None
+        self._lead = None
         self._h11.receive_data(data)
 
     def receive(self) -> RequestHead | BodyEvent | Literal[_Signal.CLOSED]:
         """The next event, or NEED_DATA. Raises RemoteError; the connection is then good for one answer only."""
+        if self._lead is not None:
+            return NEED_DATA
         event = _next_event(self._h11)
-        match event:
-            case h11.Request():
-                return self._head(event)
-            case h11.Data():
-                return Data(bytes(event.data), event.chunk_start, event.chunk_end)
-            case h11.EndOfMessage():
-                return End(_headers(event.headers))
-            case h11.ConnectionClosed():
-                return CLOSED
-        return NEED_DATA
+        return self._head(event) if type(event) is h11.Request else _body_event(event)
 
     def _head(self, event: h11.Request) -> RequestHead:
-        fields = event.headers
+        fields = event.headers.raw_items()
         if len(fields) > self._max_headers:
             raise HeadTooLarge(f"a request has at most {self._max_headers} header fields here, not {len(fields)}")
         # What the head took on the wire: "method target HTTP/1.1", a line for each field, and an empty one.
@@ -149,7 +144,7 @@ class ServerWire:
 
     def prepare(self, status: int, headers: Iterable[tuple[str, str]]) -> PreparedHead:
         """The checked head of a stream, to be given to `start`. Raises AnswerError for fields that cannot be sent."""
-        head = _response(status, headers)
+        head = _response(status, tuple(headers))
         if any(name in (b"content-length", b"transfer-encoding") for name, _ in head.headers):
             raise AnswerError("a stream chooses its own framing: it takes no Content-Length or Transfer-Encoding")
         return head
@@ -165,10 +160,8 @@ class ServerWire:
 
     def respond(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
         """A whole response; to a HEAD its head alone. Raises AnswerError for fields that cannot be sent."""
-        fields = [*headers]
-        if status not in (204, 304):
-            fields.append(("Content-Length", str(len(body))))
-        data = self._h11.send(_response(status, fields))
+        length = () if status in (204, 304) else (("Content-Length", str(len(body))),)
+        data = self._h11.send(_response(status, (*headers, *length)))
         if body and not self._bodiless:
             data += self._h11.send(h11.Data(data=body))
         return data + self._h11.send(h11.EndOfMessage())
@@ -232,22 +225,13 @@ class ClientWire:
 
     def receive(self) -> ResponseHead | BodyEvent | Literal[_Signal.CLOSED]:
         """The next event, or NEED_DATA; informational responses are skipped. Raises RemoteError."""
-        while True:
+        event = _next_event(self._h11)
+        while type(event) is h11.InformationalResponse:
             event = _next_event(self._h11)
-            match event:
-                case h11.Response():
-                    version = event.http_version.decode("ascii")
-                    reason = event.reason.decode("latin-1")
-                    return ResponseHead(event.status_code, reason, _headers(event.headers), version)
-                case h11.Data():
-                    return Data(bytes(event.data), event.chunk_start, event.chunk_end)
-                case h11.EndOfMessage():
-                    return End(_headers(event.headers))
-                case h11.ConnectionClosed():
-                    return CLOSED
-                case h11.InformationalResponse():
-                    continue
-            return NEED_DATA
+        if type(event) is h11.Response:
+            version, reason = event.http_version.decode("ascii"), event.reason.decode("latin-1")
+            return ResponseHead(event.status_code, reason, _headers(event.headers.raw_items()), version)
+        return _body_event(event)
 
 
 def _next_event(connection: h11.Connection) -> object:
@@ -261,11 +245,28 @@ def _next_event(connection: h11.Connection) -> object:
         raise ProtocolError(str(exc), exc.error_status_hint) from exc
 
 
-def _response(status: int, headers: Iterable[tuple[str, str]]) -> h11.Response:
+def _body_event(event: object) -> BodyEvent | Literal[_Signal.CLOSED]:
+    # By type(), since h11's events are of an abstract class, for which isinstance() takes ten times as long.
+    kind = type(event)
+    if kind is h11.Data:
+        assert isinstance(event, h11.Data)
+        return Data(bytes(event.data), event.chunk_start, event.chunk_end)
+    if kind is h11.EndOfMessage:
+        assert isinstance(event, h11.EndOfMessage)
+        return End(_headers(event.headers.raw_items())) if event.headers else _END
+    return CLOSED if kind is h11.ConnectionClosed else NEED_DATA
+
+
+def _response(status: int, headers: tuple[tuple[str, str], ...]) -> h11.Response:
     try:
-        return h11.Response(status_code=status, headers=_encoded(headers), reason=phrase(status).encode("ascii"))
+        return _checked_response(status, headers)
     except (h11.LocalProtocolError, ValueError, TypeError, AttributeError) as exc:
         raise AnswerError(f"a response's headers are pairs of str that HTTP allows: {exc}") from exc
+
+
+@functools.lru_cache(maxsize=128)  # most answers of a second have the same fields, and h11 checks each with care: 15 µs
+def _checked_response(status: int, headers: tuple[tuple[str, str], ...]) -> h11.Response:
+    return h11.Response(status_code=status, headers=_encoded(headers), reason=phrase(status).encode("ascii"))
 
 
 def _encoded(headers: Iterable[tuple[str, str]]) -> ByteFields:
@@ -290,6 +291,6 @@ def _resolve(method: str, target: str, headers: Headers) -> tuple[str, str, Head
         raise ProtocolError("this server is not a proxy: it has no CONNECT", 501)
     if (match := _ABSOLUTE_FORM.fullmatch(target)) and _HOST.fullmatch(match["host"]):
         # Section 3.2.2: the target's host replaces the field, whatever that said.
-        others = [(name, value) for name, value in headers.pairs if name != "host"]
+        others = [(name, value) for name, value in headers.pairs if name.lower() != "host"]
         return match["path"] or "/", match["query"] or "", Headers([("host", match["host"]), *others])
     raise ProtocolError(f"a request's target is a path that begins with /, not {target!r}")
