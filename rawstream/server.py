@@ -26,6 +26,7 @@ from .transport import Transport
 
 log = logging.getLogger("rawstream")
 
+_STUBBORN = 2.0  # seconds for which generators may clean up after they were cancelled
 _BACKLOG = 4096  # connections that may wait for accept; the kernel caps it at net.core.somaxconn (4096 on Linux)
 
 
@@ -42,6 +43,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._loop)
         self._connections: dict[Transport, tuple[Connection, asyncio.Task[None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # a connection's task may outlive it by a generator's clean-up
         self._listeners: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
         self._unix: tuple[str, tuple[int, int]] | None = None  # the socket file that is ours, to be removed
@@ -75,6 +77,7 @@ class Server:
     def begin_closing(self) -> None:
         """`close`, with nothing to wait for."""
         if self._draining is None:
+            self.closing.set()
             self._draining = self._loop.create_task(self._drain(), name="rawstream: close")
         else:
             self._cut()
@@ -119,39 +122,55 @@ class Server:
             transport, self._handler, self._limits, self._timeouts, self._deadlines, self.closing
         )  # fmt: skip
         task = self._loop.create_task(connection.run())
-        task.add_done_callback(_report)
         self._connections[transport] = connection, task
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
         self._all_gone.clear()
         if self.closing.is_set():
             connection.begin_closing()
 
     def _disconnected(self, transport: Transport) -> None:
         del self._connections[transport]
-        if not self._connections:
+        self._look_whether_all_are_gone()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._look_whether_all_are_gone()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a connection failed in rawstream itself", exc_info=error)
+
+    def _look_whether_all_are_gone(self) -> None:
+        if not self._connections and not self._tasks:
             self._all_gone.set()
 
     async def _drain(self) -> None:
-        self.closing.set()
         for listener in self._listeners:
             listener.close()
         for connection, _ in list(self._connections.values()):
             connection.begin_closing()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._all_gone.wait(), self._timeouts.grace)
-        self._cut()
-        await self._all_gone.wait()
+        if not await self._until_all_gone(self._timeouts.grace):
+            self._cut()
+            if not await self._until_all_gone(_STUBBORN):
+                log.error("%d handlers do not end although they were cancelled; they are left behind", len(self._tasks))
         self._deadlines.close()
         self._remove_unix()
         for number in self._signals:
             self._loop.remove_signal_handler(number)
         self._closed.set_result(None)
 
+    async def _until_all_gone(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._all_gone.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
     def _cut(self) -> None:
+        for task in self._tasks:
+            task.cancel()  # its generator may now clean up, and then it aborts its connection
         for transport, (_, task) in list(self._connections.items()):
             if task.done():
                 transport.abort()  # its last bytes are still on their way, but there is no more time
-            else:
-                task.cancel()
 
     def _remove_unix(self) -> None:
         if self._unix is not None:
@@ -160,11 +179,6 @@ class Server:
                 status = os.stat(path)
                 if (status.st_dev, status.st_ino) == identity:
                     os.unlink(path)
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a connection failed in rawstream itself", exc_info=error)
 
 
 class serve:  # it reads as a function: `await serve(...)`, `async with serve(...)`

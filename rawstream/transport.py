@@ -42,7 +42,9 @@ class Watch:
 
     def tell(self, eof: bool) -> None:
         """The peer ended its side (`eof`), or the connection is lost."""
-        if not self._gone and (self._eof_counts or not eof):
+        if self._task.cancelling() > self._cancelling:
+            return  # it is being cancelled already, and a second time would break into its clean-up
+        if self._eof_counts or not eof:
             self._gone = True
             self._task.cancel()
 
