@@ -11,8 +11,9 @@ GET /healthz    "ok"
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,13 +116,35 @@ def _typed_out(request: Request, settings: Settings) -> Stream:
     return Stream(typed_out(settings), flush=flush, headers=_from_disk(request))
 
 
+def _from_disk(request: Request) -> list[tuple[str, str]]:
+    """The page works when opened from disk too; its origin is then "null", and that one may read the streams."""
+    if request.headers.get("origin") != "null":
+        return []
+    return [("Access-Control-Allow-Origin", "null"), ("Vary", "Accept, Origin")]
+
+
+def for_the_page(handler: Callable[[Request], Awaitable[Stream]]) -> Callable[[Request], Awaitable[Stream]]:
+    """Lets a page from disk read the refusals, too."""
+
+    @functools.wraps(handler)
+    async def refusing_readably(request: Request) -> Stream:
+        try:
+            return await handler(request)
+        except errors.HTTPError as refusal:
+            raise errors.HTTPError(refusal.status, refusal.detail, _from_disk(request)) from refusal
+
+    return refusing_readably
+
+
 @router.post("/stream")
+@for_the_page
 async def stream(request: Request) -> Stream:
     """The text, typed out; settings in a JSON body."""
     return _typed_out(request, Settings.read(await request.json() if await request.body() else {}))
 
 
 @router.get("/stream")
+@for_the_page
 async def stream_for_event_source(request: Request) -> Stream:
     """The same, settings in the query: EventSource can send no body."""
     query = {name: value if name == "text" else _query_number(value) for name, value in request.query.items()}
@@ -149,6 +172,7 @@ async def _ticks(number: int, closing: asyncio.Event) -> AsyncIterator[Event]:
 
 
 @router.get("/bulk")
+@for_the_page
 async def bulk(request: Request) -> Stream:
     """Rows, as fast as the reader takes them: it never waits, and it never fills the memory."""
     count = _query_number(request.query.get("rows", str(ROWS)))
@@ -159,13 +183,6 @@ async def bulk(request: Request) -> Stream:
 async def _rows(count: int) -> AsyncIterator[dict[str, Any]]:
     for number in range(count):
         yield {"row": number, "name": f"item-{number}", "value": number / 2}
-
-
-def _from_disk(request: Request) -> list[tuple[str, str]]:
-    """The page works when opened from disk too; its origin is then "null", and that one may read the streams."""
-    if request.headers.get("origin") != "null":
-        return []
-    return [("Access-Control-Allow-Origin", "null"), ("Vary", "Accept, Origin")]
 
 
 async def preflight(request: Request) -> Response:

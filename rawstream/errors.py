@@ -21,7 +21,7 @@ Foreign exceptions are translated into these at one border each (h11's in `wire`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 
@@ -110,17 +110,20 @@ class Disconnected(RemoteError):
 class HTTPError(RawstreamError):
     """Raised by a handler, until the head of its stream has left, to answer with a status.
 
-    `status` is 400 to 599, `detail` a line for the client, `headers` more fields for the response.
+    `status` is 400 to 599, `detail` a line for the client, `headers` more fields for the
+    response, as pairs or a mapping.
     Raises ValueError for another status.
     """
 
-    def __init__(self, status: int, detail: str = "", headers: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, status: int, detail: str = "", headers: Iterable[tuple[str, str]] | Mapping[str, str] = ()
+    ) -> None:
         if status not in range(400, 600):
             raise ValueError(f"HTTPError takes a status from 400 to 599, not {status!r}; return a Response for others")
         super().__init__(detail or phrase(status))
         self.status = int(status)  # an HTTPStatus is welcome too
         self.detail = detail
-        self.headers = tuple(headers)
+        self.headers = tuple(headers.items() if isinstance(headers, Mapping) else headers)
 
     @property
     def public(self) -> str:

@@ -154,9 +154,7 @@ class StreamSink:
         """The last piece, and no end: the reader can tell that something is missing."""
         self.write(payload)
         if self._frame is until_close:
-            self._transport.reset()
-        else:
-            self._transport.close()
+            self._transport.close_by_reset()
 
     def close(self) -> None:
         """No more heartbeats."""

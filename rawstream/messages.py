@@ -243,7 +243,7 @@ class Response:
 
     @classmethod
     def text(cls, text: str, status: int = 200, headers: Pairs = ()) -> Response:
-        """`text` as UTF-8 `text/plain`, or as the Content-Type that `headers` names."""
+        """`text` as UTF-8 `text/plain`, or as the Content-Type that `headers` names. Raises AnswerError."""
         return cls(status, _typed("text/plain; charset=utf-8", headers), text.encode())
 
     @classmethod
@@ -254,8 +254,11 @@ class Response:
 
 
 def _typed(content_type: str, headers: Pairs) -> Pairs:
-    own = pairs(headers)
-    named = any(name.lower() == "content-type" for name, _ in own)
+    try:
+        own = pairs(headers)
+        named = any(name.lower() == "content-type" for name, _ in own)
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise AnswerError(f"a response's headers are pairs of str, or a mapping, not {headers!r}") from exc
     return own if named else [("Content-Type", content_type), *own]
 
 

@@ -1,8 +1,7 @@
 """The heart: drive an async iterator, and flush before it waits.
 
-*A byte never waits for the next byte.* Items that the iterator gives without waiting are gathered. In the moment in
-which it waits, what is gathered leaves as one write; so it does when `gather` bytes are together, or when the iterator
-has computed for a millisecond without waiting. There is no timer, no added delay, and no task.
+*A byte never waits for the next byte.* Items that come without a wait between them are gathered. They leave as one
+write when the iterator waits; or sooner, if `gather` bytes are together or a millisecond has passed. No delay is added.
 
 How can the pump know that the iterator waits? A coroutine that waits hands an object up, through all that await it, to
 the event loop. `before_wait` stands in the way: it drives a coroutine as `await` would, but when such an object comes
@@ -17,16 +16,14 @@ from __future__ import annotations
 
 import time
 import types
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterable, Callable, Coroutine, Generator
+from typing import Any, Protocol
 
 GATHER = 16 * 1024
 """Bytes that are worth a system call of their own: as many as a TLS record holds (RFC 8446 section 5.1)."""
 
 TURN = 0.001
 """Seconds for which an iterator may keep the loop: no reader notices one, and a hundred streams still flow."""
-
-T = TypeVar("T")
 
 
 class Sink(Protocol):
@@ -74,38 +71,37 @@ class Pump:
         return payload
 
     async def _fill(self) -> None:
-        iterator, parts, encode, clock = aiter(self._iterator), self._parts, self._encode, self._clock
-        step: Awaitable[Any] = anext(iterator)
+        iterator: Any = aiter(self._iterator)
+        parts, encode, clock = self._parts, self._encode, self._clock
+        thrown: BaseException | None = None
         while True:
             try:
-                item = await step
+                item = await (anext(iterator) if thrown is None else iterator.athrow(thrown))
             except StopAsyncIteration:
                 return
+            finally:
+                thrown = None  # an exception that this frame kept alive would keep this frame alive
             part = encode(item)
             parts.append(part)
             self._size += len(part)
             if self._size >= self._gather or clock() >= self._until:
                 try:
                     await self._turn()
-                except GeneratorExit:
-                    raise
                 except BaseException as error:
-                    if not hasattr(iterator, "athrow"):  # not a generator: it has no `yield` to be told at
-                        raise
-                    step = iterator.athrow(error)
-                    continue
-            step = anext(iterator)
+                    if isinstance(error, GeneratorExit) or not hasattr(iterator, "athrow"):
+                        raise  # this coroutine is being closed, or the iterator has no `yield` to be told at
+                    thrown = error
 
     async def _turn(self) -> None:
         """Enough is gathered, or the loop has to run, or it has just run: so the reader may be behind, or gone."""
         has_run = self._until == 0.0
-        if self._size >= self._gather or not (has_run or self._hold):
+        if self._size >= self._gather:
             self._flush()
         if not has_run:
-            await _let_the_loop_run()
+            await _let_the_loop_run()  # a wait, too: what is not held is flushed before it
+        self._until = self._clock() + TURN
         if not self._sink.writable:
             await self._sink.drain()
-        self._until = self._clock() + TURN
 
     def _waits(self) -> None:
         self._until = 0.0
@@ -119,26 +115,27 @@ class Pump:
 
     def _disarm(self) -> None:
         if self._timer is not None:
-            self._timer = self._timer.cancel()
+            self._timer.cancel()
+            self._timer = None
 
 
 @types.coroutine
-def before_wait(coroutine: Coroutine[Any, Any, T], call: Callable[[], None]) -> Generator[Any, Any, T]:
+def before_wait(coroutine: Coroutine[Any, Any, Any], call: Callable[[], None]) -> Generator[Any, Any, Any]:
     """Drive `coroutine` as `await` would, but do `call()` each time before it waits."""
     resume, value = coroutine.send, None
-    try:
-        while True:
-            try:
-                waits_for = resume(value)
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
-            try:
-                call()
-                resume, value = coroutine.send, (yield waits_for)
-            except BaseException as error:
-                resume, value = coroutine.throw, error
-    finally:
-        del resume, value  # an exception that this frame keeps alive would keep this frame alive
+    while True:
+        try:
+            waits_for = resume(value)
+        except StopIteration as done:
+            return done.value
+        finally:
+            del value  # as in _fill
+        try:
+            call()
+            resume, value = coroutine.send, (yield waits_for)
+        except BaseException as error:
+            resume, value = coroutine.throw, error
+        del waits_for  # a future, perhaps, which holds an exception
 
 
 @types.coroutine

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Generator, Sequence
 from ssl import SSLContext
 from types import TracebackType
@@ -28,6 +29,9 @@ log = logging.getLogger("rawstream")
 
 _STUBBORN = 2.0  # seconds for which generators may clean up after they were cancelled
 _BACKLOG = 4096  # connections that may wait for accept; the kernel caps it at net.core.somaxconn (4096 on Linux)
+
+# Since Python 3.13 asyncio removes a Unix socket's file when it stops listening, also one that is only inherited.
+_KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class Server:
@@ -78,6 +82,11 @@ class Server:
         """`close`, with nothing to wait for."""
         if self._draining is None:
             self.closing.set()
+            for listener in self._listeners:
+                listener.close()
+            # Now and not in the task: a stream that `closing` wakes shall have been told before it ends.
+            for connection, _ in list(self._connections.values()):
+                connection.begin_closing()
             self._draining = self._loop.create_task(self._drain(), name="rawstream: close")
         else:
             self._cut()
@@ -95,11 +104,19 @@ class Server:
             sockets.tune(sock, self._timeouts.write_stall)
             if sock.family == getattr(socket, "AF_UNIX", None):
                 listener: asyncio.Server = await self._loop.create_unix_server(
-                    self._accept, sock=sock, ssl=ssl, backlog=_BACKLOG
+                    self._accept, sock=sock, ssl=ssl, backlog=_BACKLOG, **_KEEP_FILE
                 )
             else:
                 listener = await self._loop.create_server(self._accept, sock=sock, ssl=ssl, backlog=_BACKLOG)
             self._listeners.append(listener)
+
+    def abandon(self) -> None:
+        """Let go of what was taken: it cannot be listened on."""
+        for listener in self._listeners:
+            listener.close()
+        for sock in self._sockets:
+            sock.close()
+        self._remove_unix()
 
     def own_unix(self, path: str) -> None:
         """Remove the socket file at `path` in the end, if it is still the one that is there now."""
@@ -144,10 +161,6 @@ class Server:
             self._all_gone.set()
 
     async def _drain(self) -> None:
-        for listener in self._listeners:
-            listener.close()
-        for connection, _ in list(self._connections.values()):
-            connection.begin_closing()
         if not await self._until_all_gone(self._timeouts.grace):
             self._cut()
             if not await self._until_all_gone(_STUBBORN):
@@ -243,11 +256,16 @@ class serve:  # it reads as a function: `await serve(...)`, `async with serve(..
 
     async def _start(self) -> Server:
         server = Server(self._handler, self._limits, self._timeouts)
-        await server.listen(await self._open(), self._ssl)
+        listening = await self._open()
         if self._unix is not None:
             server.own_unix(self._unix)
-        if self._signals:
-            server.own_signals()
+        try:
+            await server.listen(listening, self._ssl)
+            if self._signals:
+                server.own_signals()
+        except BaseException:
+            server.abandon()
+            raise
         return server
 
     async def _open(self) -> list[socket.socket]:

@@ -15,6 +15,7 @@ _NOTSENT_LOWAT = 16 * 1024  # bytes the kernel takes and has not sent yet; witho
 
 
 def inherited(fd: int) -> socket.socket:
+    """The listening socket behind a file descriptor. Raises OSError or LocalError if there is none."""
     try:
         sock = socket.socket(fileno=fd)
         if sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -26,6 +27,7 @@ def inherited(fd: int) -> socket.socket:
 
 
 def bound_unix(path: str) -> socket.socket:
+    """A socket at `path`, in place of a file that a dead server left there. Raises OSError, also if one listens."""
     if _is_stale(path):
         os.unlink(path)
     sock = socket.socket(socket.AF_UNIX)
@@ -80,7 +82,7 @@ async def bound(hosts: Sequence[str | None], port: int) -> list[socket.socket]:
                 port = sock.getsockname()[1]
         if not sockets and absent is not None:
             raise absent
-    except OSError:
+    except BaseException:
         for sock in sockets:
             sock.close()
         raise

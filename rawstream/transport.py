@@ -109,7 +109,8 @@ class Transport(asyncio.Protocol):
             return
         self._inbox.append(data)
         self._held += len(data)
-        if self._held > self._limits.held and self._readable is None:
+        waited_for = self._readable is not None and not self._readable.done()
+        if self._held > self._limits.held and not waited_for:
             if self.body_ended:
                 # With reading paused, a FIN or RST behind all this would go unnoticed. So it is read on and dropped;
                 # since a request may be lost in it, this connection takes no more of them.
@@ -240,37 +241,37 @@ class Transport(asyncio.Protocol):
 
     def close(self) -> None:
         """Send what waits to be sent, under the same deadline, and close."""
-        self._transport.close()
+        if not self._transport.is_closing():  # asyncio's TLS transport breaks when it is closed twice
+            self._transport.close()
 
-    async def linger(self, seconds: float) -> None:
+    async def linger(self, seconds: float, end_ours: bool = True) -> None:
         """Close so that the peer gets to read our last words, although it may still be sending.
 
         Closing with bytes unread makes the kernel reset the connection, and the peer's kernel drop what it has not
-        read (RFC 9112 section 9.6). So only our side ends, and what comes is dropped until the peer's ends too.
+        read (RFC 9112 section 9.6). So what comes is dropped, for `seconds` at most, until the peer ends its side; ours
+        ends first if `end_ours`.
         """
-        if self._transport.can_write_eof() and not self._transport.is_closing():
-            self._transport.write_eof()
+        try:
+            if end_ours and self._transport.can_write_eof() and not self._transport.is_closing():
+                self._transport.write_eof()
             self._dropping = False
             until = self._loop.time() + seconds
             with contextlib.suppress(RemoteError):
-                while await self.read(until - self._loop.time()):
+                while self._loop.time() < until and await self.read(until - self._loop.time()):
                     pass
-        self._transport.close()
+        finally:
+            self._transport.close()
 
-    def reset(self) -> None:
-        """Send what waits to be sent, and then reset the connection: to an HTTP/1.0 client a close is a proper end."""
-        self._reset_on_close()
-        self._transport.close()
-
-    def abort(self) -> None:
-        """Reset the connection at once; what waits to be sent is dropped, here and in the kernel."""
-        self._reset_on_close()
-        self._transport.abort()
-
-    def _reset_on_close(self) -> None:
+    def close_by_reset(self) -> None:
+        """Let the connection end by a reset when it is closed: to an HTTP/1.0 client a close is a proper end."""
         sock = self._transport.get_extra_info("socket")
         if sock is not None and sock.family != getattr(socket, "AF_UNIX", None) and not self._gone:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def abort(self) -> None:
+        """Reset the connection at once; what waits to be sent is dropped, here and in the kernel."""
+        self.close_by_reset()
+        self._transport.abort()
 
     @property
     def client(self) -> tuple[str, int] | None:

@@ -216,7 +216,7 @@ class ClientWire:
             if body:
                 data += self._h11.send(h11.Data(data=body))
             return data + self._h11.send(h11.EndOfMessage())
-        except (h11.LocalProtocolError, ValueError) as exc:
+        except (h11.LocalProtocolError, ValueError, TypeError, AttributeError) as exc:
             raise LocalError(f"this request cannot be sent: {exc}") from exc
 
     def feed(self, data: bytes) -> None:
@@ -240,7 +240,7 @@ def _next_event(connection: h11.Connection) -> object:
     except h11.RemoteProtocolError as exc:
         if exc.error_status_hint == 431:
             raise HeadTooLarge("the head is larger than is allowed here") from exc
-        if connection.their_state is h11.ERROR and "closed connection" in str(exc):
+        if "closed connection" in str(exc) or "ConnectionClosed" in str(exc):  # h11 tells it by no other sign
             raise ProtocolError("the connection ended before the message did") from exc
         raise ProtocolError(str(exc), exc.error_status_hint) from exc
 
@@ -283,12 +283,12 @@ def _resolve(method: str, target: str, headers: Headers) -> tuple[str, str, Head
     host = headers.get("host", "")
     if not _HOST.fullmatch(host):
         raise ProtocolError(f"Host is a name and perhaps a port, not {host!r}")
+    if method == "CONNECT":
+        raise ProtocolError("this server is not a proxy: it has no CONNECT", 501)
     if match := _ORIGIN_FORM.fullmatch(target):
         return match["path"], match["query"] or "", headers
     if target == "*" and method == "OPTIONS":
         return "*", "", headers
-    if method == "CONNECT":
-        raise ProtocolError("this server is not a proxy: it has no CONNECT", 501)
     if (match := _ABSOLUTE_FORM.fullmatch(target)) and _HOST.fullmatch(match["host"]):
         # Section 3.2.2: the target's host replaces the field, whatever that said.
         others = [(name, value) for name, value in headers.pairs if name.lower() != "host"]

@@ -1,0 +1,8 @@
+"""Measures how chunks travel: `python -m benchmarks latency` and `python -m benchmarks flush`.
+
+A workload (`workloads/`) says what is measured and how. A peer (`peers/`) is one server, as its own documents advise,
+run as a process of its own. `turns` lets the peers take turns, `load` reads their answers with as little work as it
+can, `answer` takes the bytes apart afterwards, `summary` holds the statistics, `report` and `plots` show them.
+
+Linux only: the server and the load are pinned to cores, and the CPU time of the server is read from its process clock.
+"""

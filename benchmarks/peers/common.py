@@ -1,0 +1,70 @@
+"""What every peer's file needs: a socket to listen on, its announcement, the loop, and Nagle's algorithm."""
+
+import argparse
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import closing
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted: more than any workload opens at once."""
+
+
+def listening_socket() -> socket.socket:
+    """A socket that listens on a free port of the loopback interface.
+
+    It says that it is TCP, as the sockets say that a server opens by itself: asyncio switches Nagle's algorithm off
+    only where it knows that. Without it an answer of two small writes takes 40 ms.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.bind(("127.0.0.1", 0))
+    sock.listen(BACKLOG)
+    return sock
+
+
+def announce(port: int) -> None:
+    """Tell the benchmark that the peer listens."""
+    print(f"PORT {port}", flush=True)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The argument that the Python peers share: `--loop`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    return parser
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """The maker of event loops of this name, for `asyncio.Runner`."""
+    if name == "asyncio":
+        return asyncio.new_event_loop
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+def number(query: Mapping[str, str], name: str) -> int:
+    """A whole number from the query."""
+    return int(query[name])
+
+
+def seconds(query: Mapping[str, str], name: str) -> float:
+    """A time from the query, in seconds."""
+    return float(query[name])
+
+
+def set_nagle(on: bool) -> None:
+    """Let the kernel hold back small writes (or not) on every connection that this process has now.
+
+    The servers offer no setting for it, and have their connections somewhere inside: so the kernel is asked which of
+    this process's files are connections.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            sock = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue  # no socket, or the listing itself, which is closed by now
+        with closing(sock):
+            if sock.family == socket.AF_INET and sock.type == socket.SOCK_STREAM:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, not on)

@@ -1,0 +1,114 @@
+"""uvicorn with Starlette's `StreamingResponse`: https://www.starlette.io/responses/#streamingresponse
+
+`--http httptools --loop uvloop` is what `pip install uvicorn[standard]` gives, and the fastest; `--http h11 --loop
+asyncio` is what plain `pip install uvicorn` gives. No access log, as in production behind a proxy.
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Literal
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+
+from benchmarks.peers.common import BACKLOG, announce, listening_socket, number, seconds, set_nagle
+
+
+def stamp() -> bytes:
+    """One event, yielded now."""
+    return b"data: %018d\n\n" % time.monotonic_ns()
+
+
+def stream(events: AsyncIterator[bytes]) -> StreamingResponse:
+    """An answer that streams events."""
+    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def paced(request: Request) -> StreamingResponse:
+    """An event each interval."""
+    events, interval = number(request.query_params, "events"), seconds(request.query_params, "interval")
+
+    async def generate() -> AsyncIterator[bytes]:
+        start = time.monotonic()
+        for n in range(events):
+            if (wait := start + n * interval - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            yield stamp()
+
+    return stream(generate())
+
+
+async def burst(request: Request) -> StreamingResponse:
+    """Events with no wait between."""
+    events = number(request.query_params, "events")
+
+    async def generate() -> AsyncIterator[bytes]:
+        for _ in range(events):
+            yield stamp()
+
+    return stream(generate())
+
+
+async def first(request: Request) -> StreamingResponse:
+    """One event at once, another 1 ms later."""
+
+    async def generate() -> AsyncIterator[bytes]:
+        yield stamp()
+        await asyncio.sleep(0.001)
+        yield stamp()
+
+    return stream(generate())
+
+
+async def flush(request: Request) -> StreamingResponse:
+    """Groups of events, a wait after each group."""
+    query = request.query_params
+    groups, size, wait = number(query, "groups"), number(query, "size"), seconds(query, "wait")
+
+    async def generate() -> AsyncIterator[bytes]:
+        set_nagle(query["nagle"] == "1")
+        for _ in range(groups):
+            for _ in range(size):
+                yield stamp()
+            await asyncio.sleep(wait)
+
+    return stream(generate())
+
+
+async def short(request: Request) -> PlainTextResponse:
+    """A short answer."""
+    return PlainTextResponse("ok")
+
+
+app = Starlette(
+    routes=[
+        Route("/paced", paced),
+        Route("/burst", burst),
+        Route("/first", first),
+        Route("/flush", flush),
+        Route("/short", short),
+    ]
+)
+
+
+def main() -> None:
+    """Serve until the process is ended."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--http", choices=("httptools", "h11"), required=True)
+    parser.add_argument("--loop", choices=("uvloop", "asyncio"), required=True)
+    options = parser.parse_args()
+    http: Literal["httptools", "h11"] = options.http
+    loop: Literal["uvloop", "asyncio"] = options.loop
+    config = uvicorn.Config(app, http=http, loop=loop, access_log=False, log_level="error", backlog=BACKLOG)
+    with listening_socket() as sock:
+        announce(sock.getsockname()[1])
+        uvicorn.Server(config).run(sockets=[sock])
+
+
+if __name__ == "__main__":
+    main()

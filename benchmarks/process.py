@@ -1,0 +1,161 @@
+"""A peer as a process: started on its own core, asked for its CPU time and memory, ended.
+
+CPU time comes from the process clock (`clock_getcpuclockid(3)`): the sum of `utime` and `stime` of
+`/proc/<pid>/stat`, but counted in nanoseconds instead of ticks of 10 ms.
+"""
+
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+
+ROOT = Path(__file__).resolve().parent.parent
+_START_SECONDS = 20.0
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+class DidNotStart(Exception):
+    """The peer ended, or said nothing, before it told its port."""
+
+
+class Server:
+    """One running peer. Use it as a context manager; leaving it ends the process."""
+
+    def __init__(self, module: str, arguments: Sequence[str], core: int) -> None:
+        self._command = [sys.executable, "-m", module, *arguments]
+        self._core = core
+        self._process: subprocess.Popen[str] | None = None
+        self._errors: IO[str] | None = None
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PINNED, str(self._core), *self._command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        try:
+            self.port = self._read_port()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None, "entered before it is left"
+        assert self._errors is not None, "opened before the process starts"
+        # Killed, not asked to stop: how a server stops is not measured here, and waiting costs each round a while.
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._errors.close()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process is not None, "only known once it runs"
+        return self._process.pid
+
+    def _read_port(self) -> int:
+        assert self._process is not None, "started before it is read"
+        assert self._process.stdout is not None, "started with a pipe"
+        ready, _, _ = select.select([self._process.stdout], [], [], _START_SECONDS)
+        word, _, port = (self._process.stdout.readline() if ready else "").partition(" ")
+        if word == "PORT" and port.strip().isdigit():
+            return int(port)
+        raise DidNotStart(self.last_error() or f"said nothing for {_START_SECONDS:.0f} s")
+
+    def last_error(self) -> str:
+        """The last line that the process wrote to its stderr, or nothing."""
+        assert self._errors is not None, "opened before the process starts"
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def cpu_ns(self) -> int:
+        """CPU time of the process and of its children, user and system, in nanoseconds."""
+        return sum(cpu_ns(pid) for pid in tree(self.pid))
+
+    def peak_bytes(self) -> int:
+        """The most memory that was resident at once (VmHWM), summed over the processes, in bytes."""
+        return sum(peak_bytes(pid) for pid in tree(self.pid))
+
+
+# Pins itself, then becomes the peer: the same process id, and every thread of the peer inherits the core.
+_PINNED = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); os.execv(sys.argv[2], sys.argv[2:])"
+
+
+def tree(pid: int) -> list[int]:
+    """`pid` and all its descendants."""
+    found = [pid]
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in (thread / "children").read_text("ascii").split():
+            found += tree(int(child))
+    return found
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU time of one process with all its threads, in nanoseconds."""
+    # The clock id of a process, as the C library makes it: the inverted pid, and 2 for "counted by the scheduler".
+    return time.clock_gettime_ns(~pid << 3 | 2)
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that was resident at once, in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(f"process {pid} has no memory left to count")
+
+
+def core_busy_ns(core: int) -> int:
+    """How long a core has worked for anybody, or was taken away by the hypervisor, in nanoseconds (of 10 ms each)."""
+    for line in Path("/proc/stat").read_text("ascii").splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, ticks)
+            return (user + nice + system + irq + softirq + steal) * _TICK_NS
+    raise LookupError(f"there is no core {core}")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was used up to a moment, or (by `-`) between two: nanoseconds of each."""
+
+    wall: int
+    server: int
+    load: int
+    server_core: int
+
+    def __sub__(self, earlier: "Usage") -> "Usage":
+        return Usage(
+            self.wall - earlier.wall,
+            self.server - earlier.server,
+            self.load - earlier.load,
+            self.server_core - earlier.server_core,
+        )
+
+    def shares(self) -> dict[str, float]:
+        """How busy server and reader were, and what others took of the server's core (0 to 1 each)."""
+        wall = max(self.wall, 1)
+        others = self.server_core - self.server
+        # One tick of /proc/stat is 10 ms: less than that is not a finding.
+        noise = others / wall if others > 2 * _TICK_NS else 0.0
+        return {"server_busy": self.server / wall, "reader_busy": self.load / wall, "noise": noise}
+
+
+def usage(server: Server, core: int) -> Usage:
+    """What the server, this process and the server's core have used so far."""
+    return Usage(time.monotonic_ns(), server.cpu_ns(), time.process_time_ns(), core_busy_ns(core))

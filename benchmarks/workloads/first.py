@@ -1,0 +1,75 @@
+"""`first`: connect, ask, first chunk; and short requests on 32 kept connections.
+
+The first chunk: one connection after the other. The handler yields one event at once and another 1 ms later, so a
+server that holds the first back is seen. Measured from before `connect` to the return of the `recv` that brought the
+first event: p50, p99.
+
+Short requests: each of 32 connections asks for `/short` again as soon as it has its answer. Requests a second, and
+CPU time of the server for each.
+"""
+
+from benchmarks.answer import WrongAnswer, check_events
+from benchmarks.load import answer_length, ask, keep_asking
+from benchmarks.process import Server, usage
+from benchmarks.settings import Settings
+from benchmarks.summary import curve, percentile
+from benchmarks.workload import Column, Contender, Sample, Workload, alone
+
+
+def check(server: Server, contender: Contender, settings: Settings) -> None:
+    """One answer of each kind."""
+    _, answer, _ = ask(server.port, "/first", settings.timeout)
+    check_events(answer, 2)
+    _, answer, _ = ask(server.port, "/short", settings.timeout)
+    if answer.status != 200 or answer.body != b"ok":
+        raise WrongAnswer(f"/short answered {answer.status} {answer.body[:40]!r} instead of 200 b'ok'")
+
+
+def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
+    """First the first chunks, then the short requests."""
+    for _ in range(settings.first_warmup):
+        _first_event(server.port, settings.timeout)
+    latencies = sorted(_first_event(server.port, settings.timeout) for _ in range(settings.first_connections))
+
+    length = answer_length(server.port, "/short", settings.timeout)
+    keep_asking(server.port, "/short", settings.short_connections, settings.short_warmup, length)
+    before = usage(server, settings.server_core)
+    seen = keep_asking(server.port, "/short", settings.short_connections, settings.short_seconds, length)
+    used = usage(server, settings.server_core) - before
+    if not seen.answers:
+        raise WrongAnswer("no short request was answered")
+    answers = sorted(seen.answers)
+    return Sample(
+        metrics={
+            "first_p50_us": percentile(latencies, 0.5),
+            "first_p99_us": percentile(latencies, 0.99),
+            "requests_per_s": len(answers) / seen.wall * 1e9,
+            "request_p99_us": percentile(answers, 0.99) / 1e3,
+            "cpu_per_request_us": used.server / len(answers) / 1e3,
+            **used.shares(),
+        },
+        curves={"first": curve(latencies)},
+    )
+
+
+def _first_event(port: int, timeout: float) -> float:
+    """Microseconds from before `connect` to the first event."""
+    started, answer, _ = ask(port, "/first", timeout)
+    return (check_events(answer, 2)[0].arrived - started) / 1e3
+
+
+FIRST = Workload(
+    name="first",
+    title="first: time to the first chunk; short requests on 32 kept connections",
+    contenders=alone,
+    check=check,
+    measure=measure,
+    columns=(
+        Column("first_p50_us", "first p50 µs", ratio=True),
+        Column("first_p99_us", "first p99 µs"),
+        Column("requests_per_s", "requests/s", ratio=True),
+        Column("request_p99_us", "request p99 µs"),
+        Column("cpu_per_request_us", "CPU/request µs", digits=1),
+        Column("reader_busy", "reader busy %", scale=100),
+    ),
+)

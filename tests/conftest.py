@@ -1,0 +1,71 @@
+"""Both event loops for every asynchronous test, a server that is looked after, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+from shadow import shadowed
+from support import ByHandLoop, Clock, Failures, Serving, settle, watchdog
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """asyncio's loop and uvloop's; for a test that moves the `clock` asyncio's alone, which lets itself be moved."""
+    if "clock" in getattr(item, "fixturenames", ()):
+        return {"by hand": ByHandLoop}
+    return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def shadow() -> Iterator[None]:
+    """Everything that is streamed is compared with what h11 itself would send."""
+    with shadowed():
+        yield
+
+
+@pytest.fixture
+async def clock() -> Clock:
+    """The loop's time, which passes by `await clock.advance(seconds)` and not otherwise."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, ByHandLoop)
+    return Clock(loop)
+
+
+@pytest.fixture
+def failures() -> Iterator[Failures]:
+    """The errors that rawstream logs: `failures.take()` those that are expected, in their order."""
+    handler = Failures()
+    logger = logging.getLogger("rawstream")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    assert [record.getMessage() for record in handler.records] == []
+
+
+@pytest.fixture
+async def orderly(failures: Failures) -> AsyncIterator[None]:
+    """No task is left behind, no callback failed, and no test waits for ever."""
+    loop = asyncio.get_running_loop()
+    troubles: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: troubles.append(context))
+    before = asyncio.all_tasks()
+    with watchdog():
+        yield
+        await settle()
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert left == set()
+    assert troubles == []
+
+
+@pytest.fixture
+async def serving(orderly: None) -> AsyncIterator[Serving]:
+    """`served = await serving(handler)`, then `peer = await served.connect()`; all of it is closed after the test."""
+    serving = Serving()
+    yield serving
+    await serving.end()

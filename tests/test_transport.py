@@ -1,0 +1,813 @@
+"""The transport, over a fake of asyncio's whose buffers and losses are moved by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support import Clock, Peer, Steps, in_background, settle
+
+from rawstream.config import Limits, Timeouts
+from rawstream.deadlines import Deadlines
+from rawstream.errors import Disconnected, LocalError, ReadTimeout
+from rawstream.transport import Transport
+
+pytestmark = pytest.mark.usefixtures("orderly")
+
+
+class FakeSocket:
+    """Keeps the options that are set."""
+
+    def __init__(self, family: int = socket.AF_INET) -> None:
+        self.family = family
+        self.options: list[tuple[int, int, bytes]] = []
+
+    def setsockopt(self, *option: Any) -> None:
+        self.options.append(option)
+
+
+RESET = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+class MemoryTransport(asyncio.Transport):
+    """asyncio's side: what is written stays in the buffer until `take` takes it."""
+
+    def __init__(self, **extra: Any) -> None:
+        self.sock = FakeSocket()
+        super().__init__({"socket": self.sock, "peername": ("192.0.2.1", 4711), **extra})
+        self.protocol: Any = None
+        self.written: list[bytes] = []
+        self.waiting = 0
+        self.paused = False
+        self.limits: tuple[int, int] = (0, 0)
+        self.reading = True
+        self.ended_by = ""
+        self.half_closable = True
+
+    def write(self, data: Any) -> None:
+        assert not self.ended_by, f"written after {self.ended_by}"
+        self.written.append(bytes(data))
+        self.waiting += len(data)
+        if self.waiting > self.limits[0] and not self.paused:
+            self.paused = True
+            self.protocol.pause_writing()
+
+    def take(self, count: int) -> None:
+        """The kernel takes so many bytes of what waits."""
+        self.waiting -= count
+        if self.waiting <= self.limits[1] and self.paused:
+            self.paused = False
+            self.protocol.resume_writing()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high is not None
+        self.limits = high, high // 4 if low is None else low
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+    def can_write_eof(self) -> bool:
+        return self.half_closable
+
+    def write_eof(self) -> None:
+        self.ended_by = "write_eof"
+
+    def is_closing(self) -> bool:
+        return self.ended_by in ("close", "abort")
+
+    def close(self) -> None:
+        assert not self.is_closing(), "asyncio's TLS transport breaks when it is closed twice"
+        self.ended_by = "close"
+
+    def abort(self) -> None:
+        self.ended_by = "abort"
+
+
+class Made:
+    """A transport under test, asyncio's below it, and what it told above."""
+
+    def __init__(self, limits: Limits, timeouts: Timeouts, extra: dict[str, Any]) -> None:
+        self.told = Steps()
+        self.below = MemoryTransport(**extra)
+        deadlines = Deadlines(asyncio.get_running_loop())
+        self.transport = Transport(
+            limits, timeouts, deadlines, lambda _: self.told("connected"), lambda _: self.told("lost")
+        )
+        self.below.protocol = self.transport
+        self.transport.connection_made(self.below)
+        self.deadlines = deadlines
+
+
+@pytest.fixture
+async def make() -> Any:
+    """Makes transports, and forgets their deadlines in the end."""
+    made: list[Made] = []
+
+    def factory(limits: Limits | None = None, timeouts: Timeouts | None = None, **extra: Any) -> Made:
+        made.append(Made(limits or Limits(), timeouts or Timeouts(), extra))
+        return made[-1]
+
+    yield factory
+    for each in made:
+        each.deadlines.close()
+
+
+Make = Callable[..., Made]
+
+
+# -- what it tells, and sets --------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_is_told_when_it_is_made_and_when_it_is_lost(make: Make) -> None:
+    made = make()
+    assert made.told.done == ["connected"]
+    made.transport.connection_lost(None)
+    assert made.told.done == ["connected", "lost"]
+
+
+async def test_the_write_buffer_gets_the_high_water_mark_of_the_limits(make: Make) -> None:
+    assert make(Limits(high_water=1000)).below.limits == (1000, 250)
+
+
+async def test_the_client_is_its_address_and_port(make: Make) -> None:
+    assert make(peername=("2001:db8::1", 4711, 0, 0)).transport.client == ("2001:db8::1", 4711)
+
+
+@pytest.mark.parametrize("peername", ["", "/run/a.sock", b"", None])
+async def test_a_client_on_a_unix_socket_has_no_address(make: Make, peername: object) -> None:
+    assert make(peername=peername).transport.client is None
+
+
+# -- reading ------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_came_before_it_was_asked_for_is_read_at_once_and_together(make: Make) -> None:
+    made = make()
+    made.transport.data_received(b"one ")
+    made.transport.data_received(b"two")
+    assert await made.transport.read(1) == b"one two"
+
+
+async def test_a_reader_waits_for_what_comes(make: Make) -> None:
+    made = make()
+    reader = in_background(made.transport.read(60))
+    await settle()
+    assert not reader.done()
+    made.transport.data_received(b"here")
+    assert await reader == b"here"
+
+
+async def test_what_comes_before_the_woken_reader_runs_is_read_too(make: Make) -> None:
+    made = make()
+    reader = in_background(made.transport.read(60))
+    await settle()
+    made.transport.data_received(b"one ")
+    made.transport.data_received(b"two")
+    assert await reader == b"one two"
+
+
+async def test_the_end_of_the_peers_sending_reads_as_nothing_again_and_again(make: Make) -> None:
+    made = make()
+    reader = in_background(made.transport.read(60))
+    await settle()
+    assert made.transport.eof_received() is True
+    assert await reader == b""
+    assert await made.transport.read(60) == b""
+
+
+async def test_under_tls_the_end_of_the_peers_sending_ends_the_connection(make: Make) -> None:
+    assert make(sslcontext=object()).transport.eof_received() is False
+
+
+async def test_what_came_before_the_end_is_read_before_it(make: Make) -> None:
+    made = make()
+    made.transport.data_received(b"last words")
+    made.transport.eof_received()
+    assert await made.transport.read(60) == b"last words"
+    assert await made.transport.read(60) == b""
+
+
+async def test_a_lost_connection_wakes_its_reader(make: Make) -> None:
+    made = make()
+    reader = in_background(made.transport.read(60))
+    await settle()
+    made.transport.connection_lost(ConnectionResetError())
+    with pytest.raises(Disconnected):
+        await reader
+
+
+async def test_what_came_before_the_loss_is_read_before_it_is_told(make: Make) -> None:
+    made = make()
+    made.transport.data_received(b"last words")
+    made.transport.connection_lost(None)
+    assert await made.transport.read(60) == b"last words"
+    with pytest.raises(Disconnected):
+        await made.transport.read(60)
+
+
+async def test_silence_is_a_read_timeout_and_loses_nothing(make: Make, clock: Clock) -> None:
+    made = make()
+    reader = in_background(made.transport.read(3))
+    await clock.advance(2.875)
+    assert not reader.done()
+    await clock.advance(0.5)
+    with pytest.raises(ReadTimeout):
+        await reader
+    made.transport.data_received(b"late")
+    assert await made.transport.read(3) == b"late"
+
+
+async def test_a_timeout_that_is_due_with_the_data_does_not_take_it_away(make: Make) -> None:
+    made = make()
+    reader = in_background(made.transport.read(60))
+    await settle()
+    made.transport.data_received(b"just in time")
+    made.transport._read_too_late()
+    assert await reader == b"just in time"
+    made.transport._read_too_late()  # and where nobody reads, it hits nobody
+
+
+async def test_a_cancelled_read_loses_nothing(make: Make) -> None:
+    made = make()
+    reader = in_background(made.transport.read(60))
+    await settle()
+    made.transport.data_received(b"kept")
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert await made.transport.read(60) == b"kept"
+
+
+async def test_the_loss_of_a_connection_whose_reader_was_just_woken_or_cancelled_is_no_trouble(make: Make) -> None:
+    made = make()
+    reader = in_background(made.transport.read(60))
+    await settle()
+    made.transport.data_received(b"kept")
+    made.transport.eof_received()
+    made.transport.connection_lost(None)
+    assert await reader == b"kept"
+
+
+# -- how much is held ---------------------------------------------------------------------------------------------------
+
+
+async def test_reading_pauses_when_more_of_a_body_is_held_than_allowed_and_resumes_when_it_was_read(make: Make) -> None:
+    made = make(Limits(held=10))
+    made.transport.data_received(b"x" * 10)
+    assert made.below.reading
+    made.transport.data_received(b"y")
+    assert not made.below.reading
+    assert await made.transport.read(60) == b"x" * 10 + b"y"
+    assert made.below.reading
+    made.transport.data_received(b"x" * 10)
+    assert made.below.reading
+
+
+async def test_a_reader_who_waits_gets_all_that_comes_at_once(make: Make) -> None:
+    made = make(Limits(held=10))
+    reader = in_background(made.transport.read(60))
+    await settle()
+    made.transport.data_received(b"x" * 100)
+    assert made.below.reading
+    assert await reader == b"x" * 100
+
+
+async def test_reading_pauses_also_while_the_woken_reader_has_not_run_yet(make: Make) -> None:
+    """uvloop can give many pieces in one turn of the loop."""
+    made = make(Limits(held=10))
+    reader = in_background(made.transport.read(60))
+    await settle()
+    made.transport.data_received(b"x" * 100)
+    made.transport.data_received(b"y")
+    assert not made.below.reading
+    assert await reader == b"x" * 100 + b"y"
+    assert made.below.reading
+
+
+async def test_too_much_of_a_next_request_is_dropped_while_reading_goes_on(make: Make) -> None:
+    made = make(Limits(held=10))
+    made.transport.body_ended = True
+    made.transport.data_received(b"x" * 10)
+    made.transport.data_received(b"y")
+    made.transport.data_received(b"z")
+    assert made.below.reading
+    made.transport.body_ended = False
+    assert await made.transport.read(60) == b""
+    made.transport.data_received(b"never again")
+    assert await made.transport.read(60) == b""
+
+
+async def test_a_next_request_is_held_up_to_the_limit(make: Make) -> None:
+    made = make(Limits(held=10))
+    made.transport.body_ended = True
+    made.transport.data_received(b"x" * 10)
+    made.transport.body_ended = False
+    assert await made.transport.read(60) == b"x" * 10
+
+
+# -- watching for the loss of the peer ----------------------------------------------------------------------------------
+
+
+async def wait(transport: Transport, eof: bool, steps: Steps) -> None:
+    with transport.watch(eof=eof):
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            steps("finally")
+
+
+@pytest.mark.parametrize("eof", [True, False])
+async def test_the_loss_of_the_peer_cancels_what_is_watched_and_comes_out_as_disconnected(
+    make: Make, eof: bool
+) -> None:
+    made, steps = make(), Steps()
+    task = in_background(wait(made.transport, eof, steps))
+    await settle()
+    made.transport.connection_lost(None)
+    with pytest.raises(Disconnected) as raised:
+        await task
+    assert isinstance(raised.value.__cause__, asyncio.CancelledError)
+    assert steps.done == ["finally"]
+    assert task.cancelling() == 0
+
+
+async def test_the_end_of_the_peers_sending_counts_only_where_it_is_asked_for(make: Make) -> None:
+    made, steps = make(), Steps()
+    with_eof = in_background(wait(made.transport, True, steps))
+    await settle()
+    made.transport.eof_received()
+    with pytest.raises(Disconnected):
+        await with_eof
+    without_eof = in_background(wait(made.transport, False, steps))
+    await settle()
+    made.transport.eof_received()
+    await settle()
+    assert not without_eof.done()
+    made.transport.connection_lost(None)
+    with pytest.raises(Disconnected):
+        await without_eof
+
+
+async def test_end_and_loss_together_cancel_once(make: Make) -> None:
+    made, steps = make(), Steps()
+    task = in_background(wait(made.transport, True, steps))
+    await settle()
+    made.transport.eof_received()
+    made.transport.connection_lost(None)
+    with pytest.raises(Disconnected):
+        await task
+    assert task.cancelling() == 0
+
+
+async def test_nothing_is_begun_for_a_peer_that_is_gone(make: Make) -> None:
+    made = make()
+    made.transport.connection_lost(None)
+    with pytest.raises(Disconnected), made.transport.watch():
+        pytest.fail("it began")
+
+
+async def test_nothing_is_begun_on_a_connection_that_is_being_closed(make: Make) -> None:
+    made = make()
+    made.transport.close()
+    with pytest.raises(Disconnected), made.transport.watch():
+        pytest.fail("it began")
+
+
+async def test_what_counts_the_end_of_sending_is_not_begun_after_it(make: Make) -> None:
+    made = make()
+    made.transport.eof_received()
+    with pytest.raises(Disconnected), made.transport.watch(eof=True):
+        pytest.fail("it began")
+    with made.transport.watch():
+        begun = True
+    assert begun
+
+
+async def test_a_cancellation_from_elsewhere_stays_one(make: Make) -> None:
+    made, steps = make(), Steps()
+    task = in_background(wait(made.transport, True, steps))
+    await settle()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert made.transport.watched is None
+
+
+async def test_a_cancellation_from_elsewhere_together_with_the_loss_stays_one(make: Make) -> None:
+    made, steps = make(), Steps()
+    task = in_background(wait(made.transport, True, steps))
+    await settle()
+    made.transport.connection_lost(None)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_error_while_being_cancelled_comes_out_as_it_is(make: Make) -> None:
+    made = make()
+
+    async def fail() -> None:
+        with made.transport.watch():
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                raise OSError("the disk is full")
+
+    task = in_background(fail())
+    await settle()
+    made.transport.connection_lost(None)
+    with pytest.raises(OSError, match="the disk is full"):
+        await task
+    assert task.cancelling() == 0
+
+
+async def test_a_cancelled_error_that_nobody_caused_is_an_error(make: Make) -> None:
+    made = make()
+    with pytest.raises(LocalError, match="nobody had cancelled it"), made.transport.watch():
+        raise asyncio.CancelledError
+
+
+async def test_watches_nest(make: Make) -> None:
+    made = make()
+    with made.transport.watch():
+        outer = made.transport.watched
+        with made.transport.watch(eof=True):
+            assert made.transport.watched is not outer
+        assert made.transport.watched is outer
+    assert made.transport.watched is None
+
+
+# -- writing ------------------------------------------------------------------------------------------------------------
+
+
+async def test_writing_hands_the_bytes_down_at_once_and_counts_them(make: Make) -> None:
+    made = make()
+    made.transport.write(b"one")
+    made.transport.write(b"three")
+    assert made.below.written == [b"one", b"three"]
+    assert made.transport.sent == 8
+
+
+async def test_writing_to_a_closed_connection_does_nothing(make: Make) -> None:
+    made = make()
+    made.transport.close()
+    made.transport.write(b"late")
+    assert made.below.written == []
+    assert made.transport.sent == 0
+
+
+async def test_a_full_buffer_holds_the_producer_until_a_quarter_of_it_is_left(make: Make) -> None:
+    made = make(Limits(high_water=1000))
+    made.transport.write(b"x" * 1000)
+    assert made.transport.writable
+    await made.transport.drain()  # at once
+    made.transport.write(b"x")
+    assert not made.transport.writable
+    producer = in_background(made.transport.drain())
+    made.below.take(750)
+    await settle()
+    assert not producer.done()
+    made.below.take(1)
+    await producer
+    assert made.transport.writable
+
+
+async def test_the_loss_of_the_connection_wakes_who_waits_to_write(make: Make) -> None:
+    made = make(Limits(high_water=1000))
+    made.transport.write(b"x" * 1001)
+    producer = in_background(made.transport.drain())
+    await settle()
+    made.transport.connection_lost(None)
+    with pytest.raises(Disconnected):
+        await producer
+    assert not made.transport.writable
+
+
+async def test_a_buffer_that_empties_after_the_loss_does_not_make_it_writable(make: Make) -> None:
+    made = make(Limits(high_water=1000))
+    made.transport.write(b"x" * 1001)
+    made.transport.connection_lost(None)
+    made.below.take(1001)
+    assert not made.transport.writable
+    with pytest.raises(Disconnected):
+        await made.transport.drain()
+
+
+async def test_a_producer_that_is_held_twice_waits_twice(make: Make) -> None:
+    made = make(Limits(high_water=1000))
+    made.transport.write(b"x" * 1001)
+    producer = in_background(made.transport.drain())
+    await settle()
+    made.below.take(1001)
+    made.transport.write(b"x" * 1001)
+    await settle()
+    assert not producer.done()
+    made.below.take(1001)
+    await producer
+
+
+async def test_cancelling_a_producer_that_waits_leaves_nothing(make: Make) -> None:
+    made = make(Limits(high_water=1000))
+    made.transport.write(b"x" * 1001)
+    producer = in_background(made.transport.drain())
+    await settle()
+    producer.cancel()
+    made.below.take(1001)
+    with pytest.raises(asyncio.CancelledError):
+        await producer
+    await made.transport.drain()
+
+
+async def test_silence_is_the_time_since_something_was_written(make: Make, clock: Clock) -> None:
+    made = make()
+    made.transport.write(b"x")
+    assert made.transport.silence == 0
+    await clock.advance(7)
+    assert made.transport.silence == 7
+
+
+async def test_later_calls_back_exactly(make: Make, clock: Clock) -> None:
+    made, steps = make(), Steps()
+    made.transport.later(0.125, lambda: steps("called"))
+    never = made.transport.later(0.125, lambda: steps("never"))
+    never.cancel()
+    assert steps.done == []
+    await clock.advance(0.125)
+    assert steps.done == ["called"]
+
+
+# -- a reader that takes nothing ------------------------------------------------------------------------------------------
+
+
+async def test_a_buffer_that_does_not_shrink_for_the_stall_time_cuts_the_reader(make: Make, clock: Clock) -> None:
+    made = make(timeouts=Timeouts(write_stall=4))
+    made.transport.write(b"x" * 10)
+    await clock.advance(3.75)
+    assert made.below.ended_by == ""
+    await clock.advance(2)
+    assert made.below.ended_by == "abort"
+    assert made.below.sock.options == [RESET]
+
+
+async def test_a_slow_reader_who_takes_something_is_not_cut(make: Make, clock: Clock) -> None:
+    made = make(timeouts=Timeouts(write_stall=4))
+    made.transport.write(b"x" * 10)
+    for _ in range(10):
+        await clock.advance(3)
+        made.below.take(1)
+    await clock.advance(30)
+    assert made.below.ended_by == ""
+
+
+async def test_writing_more_is_no_sign_of_life_of_the_reader(make: Make, clock: Clock) -> None:
+    """Heartbeats into a buffer that does not shrink do not keep its reader alive."""
+    made = make(timeouts=Timeouts(write_stall=4))
+    for _ in range(6):
+        made.transport.write(b"x")
+        await clock.advance(1)
+    assert made.below.ended_by == "abort"
+
+
+async def test_a_stall_is_timed_from_the_last_progress(make: Make, clock: Clock) -> None:
+    made = make(timeouts=Timeouts(write_stall=4))
+    made.transport.write(b"x" * 10)
+    await clock.advance(3)
+    made.below.take(9)
+    await clock.advance(3.75)
+    assert made.below.ended_by == ""
+    await clock.advance(3)
+    assert made.below.ended_by == "abort"
+
+
+async def test_an_emptied_buffer_is_looked_after_again_with_the_next_write(make: Make, clock: Clock) -> None:
+    made = make(timeouts=Timeouts(write_stall=4))
+    made.transport.write(b"x")
+    made.below.take(1)
+    await clock.advance(100)
+    made.transport.write(b"x" * 2)
+    await clock.advance(3.75)
+    assert made.below.ended_by == ""
+    await clock.advance(2)
+    assert made.below.ended_by == "abort"
+
+
+async def test_closing_stays_under_the_stall_time(make: Make, clock: Clock) -> None:
+    made = make(timeouts=Timeouts(write_stall=4))
+    made.transport.write(b"x")
+    made.transport.close()
+    assert made.below.ended_by == "close"
+    await clock.advance(6)
+    assert made.below.ended_by == "abort"
+
+
+async def test_a_lost_connection_is_not_looked_after_any_more(make: Make, clock: Clock) -> None:
+    made = make(timeouts=Timeouts(write_stall=4))
+    made.transport.write(b"x")
+    made.transport.connection_lost(None)
+    await clock.advance(100)
+    assert made.below.ended_by == ""
+
+
+# -- ends -----------------------------------------------------------------------------------------------------------------
+
+
+async def test_closing_again_does_nothing(make: Make) -> None:
+    made = make()
+    made.transport.close()
+    made.transport.close()
+    made.transport.reset()
+    assert made.below.ended_by == "close"
+
+
+async def test_a_reset_lets_what_waits_out_first(make: Make) -> None:
+    made = make()
+    made.transport.reset()
+    assert made.below.ended_by == "close"
+    assert made.below.sock.options == [RESET]
+
+
+async def test_an_abort_drops_what_waits(make: Make) -> None:
+    made = make()
+    made.transport.abort()
+    assert made.below.ended_by == "abort"
+    assert made.below.sock.options == [RESET]
+
+
+async def test_a_unix_socket_has_no_reset(make: Make) -> None:
+    made = make(socket=FakeSocket(socket.AF_UNIX))
+    made.transport.abort()
+    assert made.below.ended_by == "abort"
+    assert made.below.get_extra_info("socket").options == []
+
+
+async def test_a_transport_without_a_socket_is_aborted_too(make: Make) -> None:
+    made = make(socket=None)
+    made.transport.abort()
+    assert made.below.ended_by == "abort"
+
+
+async def test_a_lost_connection_is_not_reset(make: Make) -> None:
+    made = make()
+    made.transport.connection_lost(None)
+    made.transport.abort()
+    assert made.below.sock.options == []
+
+
+async def test_lingering_ends_our_side_and_drops_what_comes_until_the_peer_ends(make: Make) -> None:
+    made = make()
+    made.transport.data_received(b"unread")
+    lingering = in_background(made.transport.linger(60))
+    await settle()
+    assert made.below.ended_by == "write_eof"
+    made.transport.data_received(b"x" * 100_000)
+    made.transport.data_received(b"x" * 100_000)
+    await settle()
+    assert made.below.ended_by == "write_eof"
+    assert made.below.reading
+    made.transport.eof_received()
+    await lingering
+    assert made.below.ended_by == "close"
+
+
+async def test_lingering_ends_when_the_connection_is_lost(make: Make) -> None:
+    made = make()
+    lingering = in_background(made.transport.linger(60))
+    await settle()
+    made.transport.connection_lost(None)
+    await lingering
+    assert made.below.ended_by == "close"
+
+
+async def test_lingering_waits_so_long_for_a_silent_peer(make: Make, clock: Clock) -> None:
+    made = make()
+    lingering = in_background(made.transport.linger(2))
+    await clock.advance(1.875)
+    assert not lingering.done()
+    await clock.advance(0.5)
+    await lingering
+    assert made.below.ended_by == "close"
+
+
+async def test_lingering_does_not_go_on_with_a_peer_that_never_stops_sending(make: Make, clock: Clock) -> None:
+    made = make()
+    lingering = in_background(made.transport.linger(2))
+    await clock.advance(1.875)
+    made.transport.data_received(b"more")
+    await settle()
+    assert not lingering.done()
+    clock.set(1002.0)
+    for _ in range(10):  # more of it in each turn of the loop
+        made.transport.data_received(b"more")
+        await asyncio.sleep(0)
+    assert lingering.done()
+    await lingering
+    assert made.below.ended_by == "close"
+
+
+async def test_lingering_also_reads_on_where_something_was_dropped(make: Make) -> None:
+    made = make(Limits(held=10))
+    made.transport.body_ended = True
+    made.transport.data_received(b"x" * 100)
+    made.transport.body_ended = False
+    lingering = in_background(made.transport.linger(60))
+    await settle()
+    assert made.below.ended_by == "write_eof"
+    made.transport.eof_received()
+    await lingering
+    assert made.below.ended_by == "close"
+
+
+async def test_where_there_is_no_half_close_lingering_closes_at_once(make: Make) -> None:
+    made = make()
+    made.below.half_closable = False
+    await made.transport.linger(60)
+    assert made.below.ended_by == "close"
+
+
+async def test_lingering_on_a_connection_that_is_being_closed_only_closes(make: Make) -> None:
+    made = make()
+    made.transport.abort()
+    await made.transport.linger(60)
+    assert made.below.ended_by == "abort"
+
+
+# -- over real sockets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def pair() -> Any:
+    """A transport on a real connection, and the peer at its other end."""
+    loop = asyncio.get_running_loop()
+    connected: asyncio.Future[Transport] = loop.create_future()
+    lost = asyncio.Event()
+    deadlines = Deadlines(loop)
+    limits, timeouts = Limits(), Timeouts()
+    server = await loop.create_server(
+        lambda: Transport(limits, timeouts, deadlines, connected.set_result, lambda _: lost.set()), "127.0.0.1", 0
+    )
+    peer = await Peer.connect(server.sockets[0].getsockname()[:2])
+    transport = await connected
+    yield transport, peer
+    transport.abort()
+    await lost.wait()
+    peer.close()
+    server.close()
+    deadlines.close()
+
+
+async def test_a_real_reset_delivers_what_was_written_and_then_resets(pair: tuple[Transport, Peer]) -> None:
+    transport, peer = pair
+    transport.write(b"last words")
+    transport.reset()
+    assert await peer.rest() == b"last words"
+    assert peer.ending == "reset"
+
+
+async def test_a_real_abort_resets(pair: tuple[Transport, Peer]) -> None:
+    transport, peer = pair
+    transport.abort()
+    assert await peer.rest() == b""
+    assert peer.ending == "reset"
+
+
+async def test_a_real_close_ends(pair: tuple[Transport, Peer]) -> None:
+    transport, peer = pair
+    transport.write(b"last words")
+    transport.close()
+    assert await peer.rest() == b"last words"
+    assert peer.ending == "end"
+
+
+async def test_real_lingering_lets_the_peer_read_although_it_sends(pair: tuple[Transport, Peer]) -> None:
+    transport, peer = pair
+    await peer.send(b"x" * 100_000)
+    transport.write(b"last words")
+    lingering = in_background(transport.linger(60))
+    assert await peer.rest() == b"last words"
+    assert peer.ending == "end"
+    await peer.send(b"x" * 100_000)
+    peer.finish()
+    await lingering
+
+
+async def test_a_real_vanished_peer_is_noticed_by_who_only_waits(pair: tuple[Transport, Peer]) -> None:
+    transport, peer = pair
+    steps = Steps()
+    task = in_background(wait(transport, False, steps))
+    await settle()
+    peer.reset()
+    with pytest.raises(Disconnected):
+        await task
+    assert steps.done == ["finally"]
