@@ -30,7 +30,7 @@ from .deadlines import Deadlines
 from .errors import AnswerError, Disconnected, HTTPError, RawstreamError, ReadTimeout, RemoteError, phrase
 from .exchange import RequestBody, StreamSink
 from .formats import Format
-from .messages import Every, Handler, Request, RequestHead, Response, Stream, pairs
+from .messages import Every, Handler, Headers, Request, RequestHead, Response, Stream, pairs
 from .pump import GATHER, Pump, close
 from .transport import Transport
 from .wire import CLOSED, NEED_DATA, ServerWire
@@ -189,6 +189,7 @@ class Connection:
     # -- a stream ----------------------------------------------------------------------------------------------------
 
     async def _stream(self, request: Request, stream: Stream) -> None:
+        iterator = aiter(stream.iterator)
         try:
             form, fields = _represent(request, stream)
             head = self._wire.prepare(stream.status, fields)
@@ -198,7 +199,7 @@ class Connection:
                 return
             encoder = form.encoder()
             sink = self._sink = StreamSink(self._transport, self._wire, self._deadlines, head, encoder, form, stream)
-            pump = Pump(stream.iterator, encoder.encode, sink, *_gathering(stream.flush))
+            pump = Pump(iterator, encoder.encode, sink, *_gathering(stream.flush))
             try:
                 with self._transport.watch(eof=True):
                     await pump.run()
@@ -217,7 +218,7 @@ class Connection:
                 self._sink = None
                 sink.close()
         finally:
-            await close(stream.iterator)
+            await close(iterator)
 
     # -- failures ----------------------------------------------------------------------------------------------------
 
@@ -230,7 +231,7 @@ class Connection:
             raise _Cut from error
         try:
             self._respond(_error_response(error), body)
-        except AnswerError as unsendable:  # the fields of the handler's own HTTPError; this one has none
+        except Exception as unsendable:  # the fields of the handler's own HTTPError; this one has none
             self._fail(request, body, unsendable)
 
     async def _refuse(self, error: RemoteError) -> None:

@@ -58,7 +58,16 @@ class AnswerError(LocalError, TypeError):
 
 
 class ItemError(LocalError, ValueError):
-    """An item that the stream's format cannot hold. The text names the item's index (from 0) and the type."""
+    """An item that the stream's format cannot hold: of which type, why, and its index in the stream (from 0)."""
+
+    def __init__(self, kind: str, problem: str) -> None:
+        super().__init__(kind, problem)
+        self.kind = kind
+        self.problem = problem
+        self.index: int | None = None  # the pump counts, and says it; an encoder does not know
+
+    def __str__(self) -> str:
+        return f"{'an item' if self.index is None else f'item {self.index}'} ({self.kind}) {self.problem}"
 
 
 class EventError(LocalError, ValueError):

@@ -30,7 +30,7 @@ class Encoder(Protocol):
     """What keeps a silent stream alive."""
 
     def encode(self, item: Any) -> bytes:
-        """The bytes of the next item. Raises ItemError, which names the item's index, if the format cannot hold it."""
+        """The bytes of the next item. Raises ItemError if the format cannot hold it."""
 
     def end(self) -> bytes:
         """What comes after the last item."""
@@ -46,9 +46,6 @@ class _Plain(Encoder):
     """What every encoder begins with: nothing after the items, nothing in band."""
 
     heartbeat = b""
-
-    def __init__(self) -> None:
-        self.index = 0
 
     def end(self) -> bytes:
         return b""
@@ -76,28 +73,32 @@ def _json_encoder(ascii: bool) -> Callable[[Any], str]:
 _to_json = _json_encoder(ascii=False)
 
 
-def _utf8(item: Any, index: int, to_text: Callable[[Any], str]) -> bytes:
+def _utf8(item: Any, to_text: Callable[[Any], str]) -> bytes:
     try:
         return to_text(item).encode()
     except UnicodeEncodeError as exc:
-        character = exc.object[exc.start]
-        raise ItemError(f"item {index} ({type(item).__name__}) has {character!r}, which UTF-8 cannot carry") from exc
+        raise ItemError(_kind(item), f"has {exc.object[exc.start]!r}, which UTF-8 cannot carry") from exc
     except (TypeError, ValueError, RecursionError) as exc:
-        raise ItemError(f"item {index} ({type(item).__name__}) cannot be sent as JSON: {exc}") from exc
+        raise ItemError(_kind(item), f"cannot be sent as JSON: {exc}") from exc
 
 
-def _data(item: Any, index: int) -> Any:
+def _kind(item: object) -> str:
+    return type(item).__name__
+
+
+def _data(item: Any) -> Any:
     """What an item is in a format without events: an Event is its data."""
     if isinstance(item, sse.Event):
-        _check_name(item, index)
+        _check_name(item)
         return item.data
     return item
 
 
-def _check_name(event: sse.Event, index: int) -> None:
+def _check_name(event: sse.Event) -> None:
     if event.event is not None and event.event.startswith(CONTROL):
-        kind, name = type(event).__name__, event.event
-        raise ItemError(f"item {index} ({kind}): names that begin with {CONTROL!r} are rawstream's own: {name!r}")
+        raise ItemError(_kind(event), f"has the name {event.event!r}: those with {CONTROL!r} are rawstream's own")
+    if event.id == END_ID:
+        raise ItemError(_kind(event), f"has the id {END_ID!r}, which says that a stream has ended")
 
 
 def _is_silent(item: Any) -> bool:
@@ -112,16 +113,14 @@ class JsonArray(_Plain):
     """
 
     def __init__(self, ascii: bool = False) -> None:
-        super().__init__()
         self._to_json = _json_encoder(ascii) if ascii else _to_json
         self._open = b"["
 
     def encode(self, item: Any) -> bytes:
-        index, self.index = self.index, self.index + 1
-        data = _data(item, index)
+        data = _data(item)
         if _is_silent(item):
             return b""
-        text = self._open + _utf8(data, index, self._to_json)
+        text = self._open + _utf8(data, self._to_json)
         self._open = b","
         return text
 
@@ -133,9 +132,8 @@ class JsonLines(_Plain):
     """One JSON value a line."""
 
     def encode(self, item: Any) -> bytes:
-        index, self.index = self.index, self.index + 1
-        data = _data(item, index)
-        return b"" if _is_silent(item) else _utf8(data, index, _to_json) + b"\n"
+        data = _data(item)
+        return b"" if _is_silent(item) else _utf8(data, _to_json) + b"\n"
 
     def error(self, status: int, message: str) -> bytes:
         return _to_json({"stream-error": {"status": status, "error": message}}).encode() + b"\n"
@@ -148,20 +146,19 @@ class ServerSentEvents(_Plain):
     _finished = sse.encode(sse.Event("{}", "stream-end", END_ID))
 
     def encode(self, item: Any) -> bytes:
-        index, self.index = self.index, self.index + 1
         if type(item) is str and "\n" not in item and "\r" not in item:
             try:
                 return f"data: {item}\n\n".encode()  # most items: text of one line
             except UnicodeEncodeError:
                 pass  # told below
         event = item if isinstance(item, sse.Event) else sse.Event(item)
-        _check_name(event, index)
+        _check_name(event)
         if not isinstance(event.data, str) and (event.data is not None or event is not item):
-            event = dataclasses.replace(event, data=_utf8(event.data, index, _to_json).decode())
+            event = dataclasses.replace(event, data=_utf8(event.data, _to_json).decode())
         try:
             return sse.encode(event)
         except EventError as exc:
-            raise ItemError(f"item {index} ({type(item).__name__}): {exc}") from exc
+            raise ItemError(_kind(item), f"cannot be sent as an event: {exc}") from exc
 
     def end(self) -> bytes:
         return self._finished
@@ -179,22 +176,23 @@ class Text(_Plain):
     """The items' own text with nothing between; a `str` as it is, any other value as JSON."""
 
     def encode(self, item: Any) -> bytes:
-        index, self.index = self.index, self.index + 1
-        data = _data(item, index)
+        data = _data(item)
         if _is_silent(item):
             return b""
         # str.__str__: str() of an enumeration's member may be its name, where all other formats send its value.
-        return _utf8(data, index, str.__str__ if isinstance(data, str) else _to_json)
+        return _utf8(data, str.__str__ if isinstance(data, str) else _to_json)
 
 
 class Raw(_Plain):
     """Bytes as they are."""
 
     def encode(self, item: Any) -> bytes:
-        index, self.index = self.index, self.index + 1
-        if not isinstance(item, bytes | bytearray | memoryview):
-            raise ItemError(f'item {index}: a stream with format="bytes" takes bytes, not {type(item).__name__}')
-        return bytes(item)
+        data = _data(item)
+        if _is_silent(item):
+            return b""
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise ItemError(_kind(item), 'is not bytes, which a stream with format="bytes" takes')
+        return bytes(data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,34 +3,32 @@
 *A byte never waits for the next byte.* Items that come without a wait between them are gathered. They leave as one
 write when the iterator waits; or sooner, if `gather` bytes are together or a millisecond has passed. No delay is added.
 
-How can the pump know that the iterator waits? A coroutine that waits hands an object up, through all that await it, to
-the event loop. `before_wait` stands in the way: it drives a coroutine as `await` would, but when such an object comes
-past, it calls back first and hands the object up then. Between the two nothing else can happen.
+How does the pump know? A coroutine that waits hands an object up, through all that await it, to the event loop.
+`before_wait` stands in the way: it drives a coroutine as `await` would, and calls back before it passes one on.
 
 The rule for exceptions, cancellation among them: one that arrives while a step of the iterator is pending is thrown
-into that step; one that arrives between two steps is thrown in at the iterator's `yield` (`athrow`). So
-`asyncio.timeout()` and task groups work inside a generator, and across its `yield`s.
+into that step; one that arrives between two steps is thrown in at the iterator's `yield` (`athrow`). So task groups
+and `asyncio.timeout()` work inside a generator, and across its `yield`s.
 """
 
 from __future__ import annotations
 
 import time
 import types
-from collections.abc import AsyncIterable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from typing import Any, Protocol
 
-GATHER = 16 * 1024
-"""Bytes that are worth a system call of their own: as many as a TLS record holds (RFC 8446 section 5.1)."""
+from .errors import ItemError
 
-TURN = 0.001
-"""Seconds for which an iterator may keep the loop: no reader notices one, and a hundred streams still flow."""
+GATHER = 16 * 1024  # bytes that are worth a system call: as many as a TLS record holds (RFC 8446 section 5.1)
+TURN = 0.001  # seconds for which an iterator may keep the loop: no reader notices, and a hundred streams still flow
 
 
 class Sink(Protocol):
     """Where a pump writes to."""
 
     @property
-    def writable(self) -> bool: ...  # False while the reader is behind, and when it is gone
+    def writable(self) -> bool: ...  # not while the reader is behind, nor when it is gone
     def write(self, payload: bytes) -> None: ...  # never waits, never fails; b"" says that the iterator waits
     async def drain(self) -> None: ...  # waits until writable; raises when the reader is gone
     def later(self, seconds: float, callback: Callable[[], None]) -> Any: ...  # has cancel()
@@ -43,65 +41,67 @@ class Pump:
     """
 
     def __init__(
-        self, iterator: AsyncIterable[Any], encode: Callable[[Any], bytes], sink: Sink,
+        self, iterator: AsyncIterator[Any], encode: Callable[[Any], bytes], sink: Sink,
         gather: int = GATHER, hold: float = 0.0, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._iterator, self._encode, self._sink = iterator, encode, sink
         self._gather, self._hold, self._clock = gather, hold, clock
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._until = clock() + TURN  # when the loop has to run; 0.0 if it has run since the last item
         self._timer: Any = None
+        self._parts: list[bytes] = []
+        self._size = self._taken = 0  # bytes gathered; items taken
+        self._until = clock() + TURN  # when the loop has to run; 0.0 if it has run since the last item
 
     async def run(self) -> None:
-        """Until the iterator ends; what it gave last is left for `take`, so that it can leave together with the end.
-
-        Raises what the iterator and `encode` raise, and what `sink.drain` raises when the reader is gone.
-        """
+        """Until the iterator ends; what it gave last is left for `take`. Raises what it, `encode` and `drain` raise."""
         try:
             await before_wait(self._fill(), self._waits)
+        except ItemError as error:
+            error.index = self._taken + len(self._parts)
+            raise
         finally:
             self._disarm()
 
     def take(self) -> bytes:
         """What is gathered, and from now on is not."""
         payload = b"".join(self._parts)
+        self._taken += len(self._parts)
         self._parts.clear()
         self._size = 0
         return payload
 
     async def _fill(self) -> None:
-        iterator: Any = aiter(self._iterator)
-        parts, encode, clock = self._parts, self._encode, self._clock
-        thrown: BaseException | None = None
-        while True:
-            try:
-                item = await (anext(iterator) if thrown is None else iterator.athrow(thrown))
-            except StopAsyncIteration:
-                return
-            finally:
-                thrown = None  # an exception that this frame kept alive would keep this frame alive
+        encode, append, gather, clock = self._encode, self._parts.append, self._gather, self._clock
+        async for item in self._iterator:
             part = encode(item)
-            parts.append(part)
-            self._size += len(part)
-            if self._size >= self._gather or clock() >= self._until:
-                try:
+            append(part)
+            self._size = size = self._size + len(part)
+            if size >= gather or (now := clock()) >= self._until:
+                if size < gather and self._until == 0.0 and self._sink.writable:
+                    self._until = now + TURN  # the loop has just run, and the reader keeps up
+                else:
                     await self._turn()
-                except BaseException as error:
-                    if isinstance(error, GeneratorExit) or not hasattr(iterator, "athrow"):
-                        raise  # this coroutine is being closed, or the iterator has no `yield` to be told at
-                    thrown = error
 
     async def _turn(self) -> None:
-        """Enough is gathered, or the loop has to run, or it has just run: so the reader may be behind, or gone."""
-        has_run = self._until == 0.0
-        if self._size >= self._gather:
-            self._flush()
-        if not has_run:
-            await _let_the_loop_run()  # a wait, too: what is not held is flushed before it
-        self._until = self._clock() + TURN
-        if not self._sink.writable:
-            await self._sink.drain()
+        """Let the loop run, unless it just has, and the reader catch up; what arrives meanwhile goes to the `yield`."""
+        while True:
+            try:
+                if self._size >= self._gather:
+                    self._flush()
+                if self._until != 0.0:
+                    await _let_the_loop_run()  # a wait, too: what is not held is flushed before it
+                self._until = self._clock() + TURN
+                if not self._sink.writable:
+                    await self._sink.drain()
+                return
+            except BaseException as error:
+                if isinstance(error, GeneratorExit) or not isinstance(self._iterator, AsyncGenerator):
+                    raise  # this coroutine is being closed, or the iterator has no `yield`
+                try:
+                    item = await self._iterator.athrow(error)
+                except StopAsyncIteration:
+                    return
+            self._parts.append(self._encode(item))
+            self._size += len(self._parts[-1])
 
     def _waits(self) -> None:
         self._until = 0.0
@@ -114,9 +114,9 @@ class Pump:
         self._sink.write(self.take())
 
     def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
 
 @types.coroutine
@@ -129,7 +129,7 @@ def before_wait(coroutine: Coroutine[Any, Any, Any], call: Callable[[], None]) -
         except StopIteration as done:
             return done.value
         finally:
-            del value  # as in _fill
+            del value  # an exception that this frame kept alive would keep this frame alive
         try:
             call()
             resume, value = coroutine.send, (yield waits_for)
@@ -143,7 +143,7 @@ def _let_the_loop_run() -> Generator[None, None, None]:
     yield
 
 
-async def close(iterator: AsyncIterable[Any]) -> None:
+async def close(iterator: AsyncIterator[Any]) -> None:
     """Close `iterator`, if it can be closed, so that its `finally` runs; due also where no pump ever ran."""
     if hasattr(iterator, "aclose"):
         await iterator.aclose()

@@ -260,7 +260,7 @@ class Transport(asyncio.Protocol):
                 while self._loop.time() < until and await self.read(until - self._loop.time()):
                     pass
         finally:
-            self._transport.close()
+            self.close()
 
     def close_by_reset(self) -> None:
         """Let the connection end by a reset when it is closed: to an HTTP/1.0 client a close is a proper end."""

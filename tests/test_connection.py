@@ -320,6 +320,20 @@ async def test_a_streams_own_fields_replace_the_defaults(serving: Serving) -> No
     )
 
 
+async def test_a_date_of_the_handlers_own_is_the_only_one(serving: Serving) -> None:
+    date = "Sun, 06 Nov 1994 08:49:37 GMT"
+
+    async def handler(request: Request) -> Any:
+        fields = {"date": date}
+        return Stream(generator(request), headers=fields) if request.path == "/stream" else Response(200, fields)
+
+    peer = await (await serving(handler)).ask(get() + get("/stream"))
+    for _ in range(2):
+        head = await peer.until(b"\r\n\r\n")
+        assert head.lower().count(b"\r\ndate:") == 1
+        assert date.encode() in head
+
+
 async def test_raw_bytes_have_their_format(serving: Serving) -> None:
     async def items() -> AsyncIterator[bytes]:
         yield b"\0\xff"
@@ -525,7 +539,7 @@ async def test_an_sse_stream_that_waited_first_has_sent_its_head_and_tells_in_ba
         raise ZeroDivisionError
         yield "x"
 
-    peer = await (await serving(handler)).ask(get(accept=SSE))
+    peer = await (await serving(handler, timeouts=Timeouts(linger=0))).ask(get(accept=SSE))
     assert await peer.head() == SSE_HEAD
     told = b'event: stream-error\ndata: {"status":500,"error":"Internal Server Error"}\n\n'
     assert await peer.rest() == chunk(told)
@@ -571,13 +585,16 @@ async def test_an_http_error_is_its_status_detail_and_fields_and_no_failure_of_o
     )
 
 
-async def test_an_http_error_whose_fields_cannot_be_sent_is_a_500(serving: Serving, failures: Failures) -> None:
+@pytest.mark.parametrize("fields", [[("X-Injected", "a\r\nb")], [("X-Number", 1)], ["no pair"]])
+async def test_an_http_error_whose_fields_cannot_be_sent_is_a_500(
+    serving: Serving, failures: Failures, fields: Any
+) -> None:
     async def handler(request: Request) -> Response:
-        raise errors.HTTPError(401, "who are you?", [("X-Injected", "a\r\nb")])
+        raise errors.HTTPError(401, "who are you?", fields)
 
     peer = await (await serving(handler)).ask(get())
     assert await peer.response() == (FAILED_HEAD, FAILED)
-    assert isinstance(failures.take(), errors.AnswerError)
+    assert isinstance(failures.take(), ValueError | TypeError)
     await peer.send(get())
     assert await peer.response() == (FAILED_HEAD, FAILED)
     failures.take()

@@ -55,7 +55,8 @@ def test_every_error_is_caught_by_the_root(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "status"), STATUSES.items())
 def test_an_error_knows_its_status(name: str, status: int) -> None:
-    assert defined()[name]("why").status == status
+    arguments = ("set", "why") if name == "ItemError" else ("why",)
+    assert defined()[name](*arguments).status == status
 
 
 def test_misuse_is_also_what_python_would_call_it() -> None:
@@ -64,11 +65,18 @@ def test_misuse_is_also_what_python_would_call_it() -> None:
     assert issubclass(errors.EventError, ValueError)
 
 
-@pytest.mark.parametrize("name", ["LocalError", "AnswerError", "ItemError", "EventError"])
+@pytest.mark.parametrize("name", ["LocalError", "AnswerError", "EventError"])
 def test_what_went_wrong_on_our_side_is_not_told(name: str) -> None:
     error = defined()[name]("/etc/secret is missing")
     assert str(error) == "/etc/secret is missing"
     assert error.public == ""
+
+
+def test_an_item_error_says_which_item_once_that_is_known() -> None:
+    error = errors.ItemError("set", "cannot be sent")
+    assert (str(error), error.public) == ("an item (set) cannot be sent", "")
+    error.index = 3
+    assert (str(error), error.public) == ("item 3 (set) cannot be sent", "")
 
 
 def test_what_the_peer_did_wrong_is_told_to_it() -> None:

@@ -630,6 +630,9 @@ async def test_a_stream_whose_head_has_not_left_is_not_told(serving: Serving) ->
 # -- breaking off ---------------------------------------------------------------------------------------------------------------
 
 
+AT_ONCE = Timeouts(linger=0, grace=60)
+
+
 async def broken(request: Request) -> AsyncIterator[str]:
     yield "x"
     await asyncio.sleep(0)
@@ -660,7 +663,7 @@ ERROR = b'{"status":500,"error":"Internal Server Error"}'
 async def test_a_failure_after_the_head_is_told_where_the_format_can_and_cut_without_the_last_chunk(
     serving: Serving, failures: Failures, accept: str, head: bytes, body: bytes
 ) -> None:
-    peer = await (await serving(broken)).ask(get(accept=accept))
+    peer = await (await serving(broken, timeouts=AT_ONCE)).ask(get(accept=accept))
     assert await peer.head() == head
     assert await peer.rest() == body
     assert isinstance(failures.take(), ZeroDivisionError)
@@ -669,7 +672,7 @@ async def test_a_failure_after_the_head_is_told_where_the_format_can_and_cut_wit
 async def test_to_http_1_0_a_close_would_be_a_proper_end_so_the_connection_is_reset(
     serving: Serving, failures: Failures
 ) -> None:
-    peer = await (await serving(broken)).ask(get(accept=SSE, version="1.0"))
+    peer = await (await serving(broken, timeouts=AT_ONCE)).ask(get(accept=SSE, version="1.0"))
     assert await peer.head() == SSE_HEAD.replace(b"Transfer-Encoding: chunked", b"Connection: close")
     assert await peer.rest() == b"data: x\n\ndata: y\n\nevent: stream-error\ndata: " + ERROR + b"\n\n"
     assert peer.ending == "reset"
@@ -684,7 +687,7 @@ async def test_an_item_that_cannot_be_sent_breaks_the_stream_off_and_names_itsel
         await asyncio.sleep(0)
         yield {1, 2}
 
-    peer = await (await serving(handler)).ask(get(accept="application/x-ndjson"))
+    peer = await (await serving(handler, timeouts=AT_ONCE)).ask(get(accept="application/x-ndjson"))
     assert await peer.head() == NDJSON_HEAD
     assert await peer.rest() == chunk(b'"fine"\n') + chunk(b'{"stream-error":' + ERROR + b"}\n")
     failure = failures.take()
@@ -698,7 +701,43 @@ async def test_an_http_error_after_the_head_is_told_with_its_status_and_detail(s
         await asyncio.sleep(0)
         raise errors.HTTPError(402, "out of credit")
 
-    peer = await (await serving(handler)).ask(get(accept="application/x-ndjson"))
+    peer = await (await serving(handler, timeouts=AT_ONCE)).ask(get(accept="application/x-ndjson"))
     assert await peer.head() == NDJSON_HEAD
     told = b'{"stream-error":{"status":402,"error":"out of credit"}}\n'
     assert await peer.rest() == chunk(b'"x"\n') + chunk(told)
+
+
+async def test_who_is_told_has_a_second_to_read_it_before_the_connection_ends(
+    serving: Serving, failures: Failures, clock: Clock
+) -> None:
+    """When a browser learns of the end, it drops what its page has not read yet."""
+    served = await serving(broken)
+    peer = await served.ask(get(accept=SSE))
+    await peer.until(ERROR + b"\n\n\r\n")
+    failures.take()
+    await clock.advance(0.875)
+    assert peer.here() == b""
+    assert served.server.connections == 1
+    await clock.advance(0.5)
+    assert await peer.rest() == b""
+    assert served.server.connections == 0
+
+
+async def test_who_has_read_it_and_leaves_is_not_waited_for(
+    serving: Serving, failures: Failures, clock: Clock
+) -> None:
+    served = await serving(broken)
+    peer = await served.ask(get(accept=SSE))
+    await peer.until(ERROR + b"\n\n\r\n")
+    failures.take()
+    peer.finish()
+    assert await peer.rest() == b""
+
+
+async def test_where_the_format_cannot_tell_nothing_is_waited_for(
+    serving: Serving, failures: Failures, clock: Clock
+) -> None:
+    peer = await (await serving(broken)).ask(get())
+    assert await peer.head() == JSON_HEAD
+    assert await peer.rest() == chunk(b'["x"') + chunk(b',"y"')
+    failures.take()

@@ -285,7 +285,7 @@ JSON_ENCODERS = [JsonArray, JsonLines, ServerSentEvents, Text]
 
 @pytest.mark.parametrize("encoder", JSON_ENCODERS)
 @pytest.mark.parametrize(("item", "kind", "words"), NOT_JSON)
-def test_what_json_cannot_hold_is_named_with_index_and_type(
+def test_what_json_cannot_hold_is_named_with_its_type(
     encoder: type[Encoder], item: object, kind: str, words: str
 ) -> None:
     stream = encoder()
@@ -293,7 +293,7 @@ def test_what_json_cannot_hold_is_named_with_index_and_type(
         stream.encode(good)
     with pytest.raises(errors.ItemError) as caught:
         stream.encode(item)
-    assert str(caught.value).startswith(f"item 3 ({kind}) cannot be sent as JSON: ")
+    assert str(caught.value).startswith(f"an item ({kind}) cannot be sent as JSON: ")
     assert words in str(caught.value)
     assert isinstance(caught.value.__cause__, TypeError | ValueError | RecursionError)
 
@@ -302,10 +302,10 @@ def test_what_json_cannot_hold_is_named_with_index_and_type(
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ([{1}], "item 0 (list) cannot be sent as JSON: set is not a JSON type"),
+        ([{1}], "an item (list) cannot be sent as JSON: set is not a JSON type"),
         (
             b"x",
-            "item 0 (bytes) cannot be sent as JSON: "
+            "an item (bytes) cannot be sent as JSON: "
             'bytes is not a JSON type; bytes are sent by Stream(..., format="bytes")',
         ),
     ],
@@ -322,7 +322,7 @@ def test_what_json_cannot_hold_cannot_be_in_an_event_either(
     encoder: type[Encoder], item: object, kind: str, words: str
 ) -> None:
     stream = encoder()
-    with pytest.raises(errors.ItemError, match=r"^item 0 "):
+    with pytest.raises(errors.ItemError, match=r"^an item "):
         stream.encode(Event(item))
 
 
@@ -337,12 +337,12 @@ def test_what_json_cannot_hold_cannot_be_in_an_event_either(
         (Line("\ud83d"), "Line"),
     ],
 )
-def test_half_a_surrogate_pair_is_named_with_index_and_type(encoder: type[Encoder], item: object, kind: str) -> None:
+def test_half_a_surrogate_pair_is_named_with_its_type(encoder: type[Encoder], item: object, kind: str) -> None:
     stream = encoder()
     stream.encode("a")
     with pytest.raises(errors.ItemError) as caught:
         stream.encode(item)
-    assert str(caught.value).startswith(f"item 1 ({kind})")
+    assert str(caught.value).startswith(f"an item ({kind})")
     assert "cannot carry" in str(caught.value)
 
 
@@ -353,18 +353,20 @@ def test_half_a_surrogate_pair_in_ascii_json_is_an_escape() -> None:
 
 @pytest.mark.parametrize("name", ["event", "id", "comment"])
 def test_half_a_surrogate_pair_in_an_events_other_fields(name: str) -> None:
-    with pytest.raises(errors.ItemError, match=r"^item 0 \(Event\): .*cannot carry '\\ud83d'$"):
+    with pytest.raises(
+        errors.ItemError, match=r"^an item \(Event\) cannot be sent as an event: .*cannot carry '\\ud83d'$"
+    ):
         ServerSentEvents().encode(Event("x", **{name: "\ud83d"}))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("item", ["x", None, 1, {"a": b"x"}, [b"x"], Event("x"), Event(None)])
+@pytest.mark.parametrize("item", ["x", None, 1, {"a": b"x"}, [b"x"], Event("x")])
 def test_a_stream_of_bytes_takes_only_bytes(item: object) -> None:
     encoder = Raw()
     encoder.encode(b"first")
     with pytest.raises(errors.ItemError) as caught:
         encoder.encode(item)
     kind = type(item).__name__
-    assert str(caught.value) == f'item 1: a stream with format="bytes" takes bytes, not {kind}'
+    assert str(caught.value) == f'an item ({kind}) is not bytes, which a stream with format="bytes" takes'
 
 
 @pytest.mark.parametrize("encoder", JSON_ENCODERS)
@@ -377,7 +379,15 @@ def test_events_named_like_rawstreams_own_are_refused_in_every_format(
     stream.encode(1)
     with pytest.raises(errors.ItemError) as caught:
         stream.encode(Event(data, name))
-    assert str(caught.value) == f"item 1 (Event): names that begin with 'stream-' are rawstream's own: {name!r}"
+    assert str(caught.value) == f"an item (Event) has the name {name!r}: those with 'stream-' are rawstream's own"
+
+
+@pytest.mark.parametrize("encoder", JSON_ENCODERS)
+def test_the_id_that_ends_a_stream_is_refused_in_every_format(encoder: type[Encoder]) -> None:
+    """A client that came back with it would be told that there is nothing more."""
+    with pytest.raises(errors.ItemError, match=r"^an item \(Event\) has the id 'stream-end'"):
+        encoder().encode(Event("x", id="stream-end"))
+    assert encoder().encode(Event("x", id="stream-end-1"))
 
 
 @pytest.mark.parametrize("name", ["stream", "streams-x", "Stream-end", "my-stream-end", "", " stream-end"])
@@ -393,7 +403,7 @@ def test_an_item_error_is_ours_and_is_not_told_to_the_peer() -> None:
 
 def test_an_item_that_failed_leaves_the_array_as_it_was() -> None:
     encoder = JsonArray()
-    with pytest.raises(errors.ItemError, match=r"^item 0 "):
+    with pytest.raises(errors.ItemError, match=r"^an item "):
         encoder.encode(object())
     assert [encoder.encode(1), encoder.end()] == [b"[1", b"]"]
 

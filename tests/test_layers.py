@@ -19,7 +19,7 @@ LAYERS: dict[str, set[str]] = {
     "messages": {"errors"},
     "wire": {"errors", "messages"},
     "formats": {"errors", "sse"},
-    "pump": set(),
+    "pump": {"errors"},
     "deadlines": set(),
     "observe": {"messages"},
     "transport": {"config", "deadlines", "errors"},

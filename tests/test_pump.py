@@ -718,8 +718,8 @@ async def test_an_iterator_that_swallows_the_loss_of_its_reader_still_lets_the_l
                 log.append("told")
 
     await pump(waits_first(), sink, clock=clock).run()
-    assert asked == 3
-    assert log == [b"", "drain", "told", b"aaa", "loop", "drain", "told"]
+    assert asked == 2
+    assert log == [b"", "drain", "told", b"aa", "loop", "drain", "told"]
 
 
 # -- iterators of every kind -------------------------------------------------------------------------------------------
@@ -868,7 +868,7 @@ async def test_what_is_not_awaitable_is_a_type_error() -> None:
         def __anext__(self) -> str:
             return "a"
 
-    with pytest.raises(TypeError, match="await"):
+    with pytest.raises(TypeError, match="await|'async for' received an invalid object"):
         await pump(Wrong("a"), Sink()).run()
 
 

@@ -567,7 +567,7 @@ async def test_a_slow_reader_who_takes_something_is_not_cut(make: Make, clock: C
     for _ in range(10):
         await clock.advance(3)
         made.below.take(1)
-    await clock.advance(30)
+    await clock.advance(12)
     assert made.below.ended_by == ""
 
 
@@ -595,7 +595,7 @@ async def test_an_emptied_buffer_is_looked_after_again_with_the_next_write(make:
     made = make(timeouts=Timeouts(write_stall=4))
     made.transport.write(b"x")
     made.below.take(1)
-    await clock.advance(100)
+    await clock.advance(20)
     made.transport.write(b"x" * 2)
     await clock.advance(3.75)
     assert made.below.ended_by == ""
@@ -616,7 +616,7 @@ async def test_a_lost_connection_is_not_looked_after_any_more(make: Make, clock:
     made = make(timeouts=Timeouts(write_stall=4))
     made.transport.write(b"x")
     made.transport.connection_lost(None)
-    await clock.advance(100)
+    await clock.advance(20)
     assert made.below.ended_by == ""
 
 
@@ -627,15 +627,16 @@ async def test_closing_again_does_nothing(make: Make) -> None:
     made = make()
     made.transport.close()
     made.transport.close()
-    made.transport.reset()
     assert made.below.ended_by == "close"
 
 
-async def test_a_reset_lets_what_waits_out_first(make: Make) -> None:
+async def test_a_close_by_reset_lets_what_waits_out_first(make: Make) -> None:
     made = make()
-    made.transport.reset()
-    assert made.below.ended_by == "close"
+    made.transport.close_by_reset()
+    assert made.below.ended_by == ""
     assert made.below.sock.options == [RESET]
+    made.transport.close()
+    assert made.below.ended_by == "close"
 
 
 async def test_an_abort_drops_what_waits(make: Make) -> None:
@@ -729,17 +730,52 @@ async def test_lingering_also_reads_on_where_something_was_dropped(make: Make) -
     assert made.below.ended_by == "close"
 
 
-async def test_where_there_is_no_half_close_lingering_closes_at_once(make: Make) -> None:
+async def test_where_there_is_no_half_close_lingering_only_waits(make: Make) -> None:
+    """TLS has none."""
     made = make()
     made.below.half_closable = False
-    await made.transport.linger(60)
+    lingering = in_background(made.transport.linger(60))
+    await settle()
+    assert made.below.ended_by == ""
+    made.transport.eof_received()
+    await lingering
     assert made.below.ended_by == "close"
 
 
-async def test_lingering_on_a_connection_that_is_being_closed_only_closes(make: Make) -> None:
+async def test_lingering_can_keep_our_side_open(make: Make) -> None:
+    made = make()
+    lingering = in_background(made.transport.linger(60, end_ours=False))
+    await settle()
+    assert made.below.ended_by == ""
+    made.transport.eof_received()
+    await lingering
+    assert made.below.ended_by == "close"
+
+
+async def test_lingering_for_no_time_closes(make: Make) -> None:
+    made = make()
+    await made.transport.linger(0, end_ours=False)
+    assert made.below.ended_by == "close"
+
+
+async def test_lingering_that_is_cancelled_closes(make: Make) -> None:
+    made = make()
+    lingering = in_background(made.transport.linger(60))
+    await settle()
+    lingering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await lingering
+    assert made.below.ended_by == "close"
+
+
+async def test_lingering_on_a_connection_that_is_being_closed_ends_with_it(make: Make) -> None:
     made = make()
     made.transport.abort()
-    await made.transport.linger(60)
+    lingering = in_background(made.transport.linger(60))
+    await settle()
+    assert made.below.ended_by == "abort"
+    made.transport.connection_lost(None)
+    await lingering
     assert made.below.ended_by == "abort"
 
 
@@ -770,7 +806,8 @@ async def pair() -> Any:
 async def test_a_real_reset_delivers_what_was_written_and_then_resets(pair: tuple[Transport, Peer]) -> None:
     transport, peer = pair
     transport.write(b"last words")
-    transport.reset()
+    transport.close_by_reset()
+    transport.close()
     assert await peer.rest() == b"last words"
     assert peer.ending == "reset"
 

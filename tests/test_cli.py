@@ -1,0 +1,601 @@
+"""The command line: as a process where signals, descriptors or bytes matter, and otherwise as a call of main()."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+import rawstream
+from rawstream import cli
+
+ROOT = Path(rawstream.__file__).parent.parent
+ENDLESS = '''
+"""A stream that does not care whether the server closes."""
+import asyncio
+import sys
+
+async def handler(request):
+    try:
+        yield "x"
+        await asyncio.get_running_loop().create_future()
+    finally:
+        print("finally", file=sys.stderr, flush=True)
+'''
+
+
+class Running:
+    """`python -m rawstream ...` in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.first_line = self.line()
+
+    def line(self) -> str:
+        """The next line on stderr, without its end."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline().rstrip("\n")
+
+    @property
+    def port(self) -> int:
+        match = re.search(r":(\d+) \(", self.first_line)
+        assert match is not None, self.first_line
+        return int(match[1])
+
+    def connect(self) -> socket.socket:
+        """A connection to it, on which nothing waits for longer than ten seconds."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, str]:
+        """Its exit status, and what else it said."""
+        assert self.process.stderr is not None
+        rest = self.process.stderr.read()
+        return self.process.wait(10), rest
+
+
+@contextlib.contextmanager
+def running(*arguments: str, cwd: Path | None = None, **options: Any) -> Iterator[Running]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "rawstream", *arguments],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    ) as process:
+        try:
+            yield Running(process)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def read_until(sock: socket.socket, mark: bytes) -> bytes:
+    data = b""
+    while mark not in data:
+        piece = sock.recv(65536)
+        assert piece, data
+        data += piece
+    return data
+
+
+def read_rest(sock: socket.socket) -> bytes:
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := sock.recv(65536):
+            data += piece
+    return data
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with modules to serve, and in it the current one."""
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# -- a process of its own -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_it_serves_the_demo_and_says_where(loop: str) -> None:
+    with running("--port", "0", "--loop", loop) as server:
+        assert re.fullmatch(
+            rf"rawstream {re.escape(rawstream.__version__)} listening on http://127\.0\.0\.1:\d+ \({loop}\)",
+            server.first_line,
+        )
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read() == b"ok\n"
+        connection.close()
+        server.signal(signal.SIGTERM)
+        assert server.end() == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_signal_ends_it_with_a_stream_open_which_is_told(number: int, loop: str) -> None:
+    with running("--port", "0", "--loop", loop) as server, server.connect() as client:
+        client.sendall(b"GET /clock HTTP/1.1\r\nHost: test\r\n\r\n")
+        read_until(client, b"event: tick")
+        server.signal(number)
+        assert server.line() == "closing: waiting up to 5 s for 1 open connection; Ctrl-C again cuts"
+        told = read_rest(client)
+        assert b"event: stream-closing\n" in told
+        assert told.endswith(b"0\r\n\r\n")
+        assert server.end() == (0, "")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_second_signal_cuts_what_is_still_open(project: Path, loop: str) -> None:
+    arguments = ["serve", "endless:handler", "--port", "0", "--loop", loop, "--timeout-grace", "600"]
+    with running(*arguments, cwd=project) as server, server.connect() as client, server.connect() as other:
+        for sock in (client, other):
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nAccept: text/plain\r\n\r\n")
+            read_until(sock, b"1\r\nx\r\n")
+        server.signal(signal.SIGINT)
+        assert server.line() == "closing: waiting up to 600 s for 2 open connections; Ctrl-C again cuts"
+        server.signal(signal.SIGINT)
+        assert read_rest(client) == b""
+        assert server.end() == (0, "finally\nfinally\n")
+
+
+def test_after_the_grace_time_it_cuts_by_itself(project: Path) -> None:
+    with running("serve", "endless:handler", "--port", "0", "--timeout-grace", "0.1", cwd=project) as server:
+        with server.connect() as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nAccept: text/plain\r\n\r\n")
+            read_until(client, b"1\r\nx\r\n")
+            server.signal(signal.SIGTERM)
+            assert read_rest(client) == b""
+        status, said = server.end()
+        assert status == 0
+        assert said.endswith("finally\n")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_nothing_is_waited_for_when_all_connections_are_idle(loop: str) -> None:
+    with running("--port", "0", "--loop", loop) as server, server.connect() as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")
+        read_until(client, b"ok\n")
+        server.signal(signal.SIGTERM)
+        assert read_rest(client) == b""
+        assert server.end() == (0, "")
+
+
+def test_wire_prints_every_byte_in_and_out_with_time_and_direction() -> None:
+    with running("--port", "0", "--wire") as server:
+        with server.connect() as client:
+            port = client.getsockname()[1]
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            read_rest(client)
+        server.signal(signal.SIGTERM)
+        status, said = server.end()
+    assert status == 0
+    said = re.sub(r"^ *\d+\.\d{6} #1 ", "TIME #1 ", said, flags=re.MULTILINE)
+    said = re.sub(r"Date: [^\\]+", "Date: ", said)
+    said = re.sub(r"sent \d+ B", "sent N B", said)
+    assert said == (
+        f"TIME #1 --- connected from 127.0.0.1:{port}\n"
+        "TIME #1 --> received 60 B\n"
+        "    GET /healthz HTTP/1.1\\r\\n\n"
+        "    Host: test\\r\\n\n"
+        "    Connection: close\\r\\n\n"
+        "    \\r\\n\n"
+        "TIME #1 <-- sent N B\n"
+        "    HTTP/1.1 200 OK\\r\\n\n"
+        "    Date: \\r\\n\n"
+        "    Content-Type: text/plain; charset=utf-8\\r\\n\n"
+        "    Content-Length: 3\\r\\n\n"
+        "    Connection: close\\r\\n\n"
+        "    \\r\\n\n"
+        "    ok\\n\n"
+        "TIME #1 --- closed\n"
+    )
+
+
+def test_the_access_log_has_a_line_for_each_request() -> None:
+    with running("--port", "0", "--access-log") as server:
+        with server.connect() as client:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            sent = len(read_rest(client))
+        pattern = rf'127\.0\.0\.1 - - \[[^]]+\] "GET /healthz HTTP/1\.1" 200 {sent} 0\.\d{{3}}s complete'
+        assert re.fullmatch(pattern, server.line())
+        server.signal(signal.SIGTERM)
+        assert server.end() == (0, "")
+
+
+def test_without_the_access_log_requests_are_not_logged_but_failures_are(project: Path) -> None:
+    Path("broken.py").write_text("async def handler(request):\n    raise ZeroDivisionError('why')\n")
+    with running("serve", "broken:handler", "--port", "0", cwd=project) as server:
+        with server.connect() as client:
+            client.sendall(b"GET /path HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            assert read_rest(client).endswith(b"\r\n\r\n500 Internal Server Error\n")
+        server.signal(signal.SIGTERM)
+        status, said = server.end()
+    assert status == 0
+    assert re.match(r"ERROR: [0-9a-f]{6}-1 GET /path failed\nTraceback \(most recent call last\):\n", said)
+    assert said.endswith("ZeroDivisionError: why\n")
+
+
+def test_it_listens_on_a_unix_socket_and_removes_its_file(project: Path) -> None:
+    with running("--uds", "a.sock", cwd=project) as server:
+        assert " listening on unix:a.sock (" in server.first_line
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect("a.sock")
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")
+            read_until(client, b"ok\n")
+        server.signal(signal.SIGTERM)
+        assert server.end() == (0, "")
+    assert not Path("a.sock").exists()
+
+
+def test_it_takes_over_an_inherited_socket_so_that_a_restart_loses_no_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as clients:
+        descriptor = listener.fileno()
+        for _ in range(2):
+            client = clients.enter_context(socket.create_connection(listener.getsockname(), timeout=10))
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")  # nobody serves yet
+            with running("--fd", str(descriptor), pass_fds=[descriptor]) as server:
+                assert server.port == listener.getsockname()[1]
+                read_until(client, b"ok\n")
+                server.signal(signal.SIGTERM)
+                assert server.end() == (0, "")
+
+
+@pytest.mark.parametrize("in_one_file", [True, False])
+def test_it_serves_https(project: Path, in_one_file: bool) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    if in_one_file:
+        certificate.private_key_and_cert_chain_pem.write_to_path("both.pem")
+        arguments = ["--certfile", "both.pem"]
+    else:
+        certificate.cert_chain_pems[0].write_to_path("chain.pem")
+        certificate.private_key_pem.write_to_path("key.pem")
+        arguments = ["--certfile", "chain.pem", "--keyfile", "key.pem"]
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with running("--port", "0", *arguments, cwd=project) as server:
+        assert " listening on https://127.0.0.1:" in server.first_line
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=10, context=context)
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read() == b"ok\n"
+        connection.close()
+        server.signal(signal.SIGTERM)
+        assert server.end() == (0, "")
+
+
+def test_it_serves_a_handler_of_ones_own_from_the_current_directory(project: Path) -> None:
+    Path("mine.py").write_text(
+        "from rawstream import Router\n"
+        "class Application:\n"
+        "    router = Router()\n"
+        "@Application.router.get('/count')\n"
+        "async def count(request):\n"
+        "    for number in range(3):\n"
+        "        yield number\n"
+    )
+    with running("serve", "mine:Application.router", "--port", "0", cwd=project) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request("GET", "/count")
+        assert connection.getresponse().read() == b"[0,1,2]"
+        connection.close()
+        server.signal(signal.SIGTERM)
+        assert server.end() == (0, "")
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_an_option_may_stand_before_the_command_or_after_it(project: Path, position: str) -> None:
+    command = ["serve", "endless:handler"]
+    option = ["--port", "0"]
+    with running(*(option + command if position == "before" else command + option), cwd=project) as server:
+        server.signal(signal.SIGTERM)
+        assert server.end() == (0, "")
+
+
+def test_a_wrong_option_is_one_line_and_exit_status_2() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rawstream", "--speed"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "python -m rawstream: unrecognized arguments: --speed (--help shows all options)\n"
+
+
+# -- in this process ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """main() sets up logging and the import path for its process; here they are put back."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    loggers = [logging.getLogger(name) for name in ("rawstream", "rawstream.access", "rawstream.wire")]
+    states = [(logger, logger.level, logger.propagate, logger.handlers) for logger in loggers]
+    yield
+    for logger, level, propagate, handlers in states:
+        logger.setLevel(level)
+        logger.propagate, logger.handlers = propagate, handlers
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that main() ends with, and that its status is 2."""
+    try:
+        status: object = cli.main(arguments)
+    except SystemExit as exc:  # argparse's way
+        status = exc.code
+    said = capsys.readouterr()
+    assert (status, said.out) == (2, "")
+    assert said.err.count("\n") == 1, said.err
+    return said.err.rstrip("\n")
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["--version"])
+    assert raised.value.code == 0
+    assert capsys.readouterr().out == f"rawstream {rawstream.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"]])
+def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(arguments)
+    assert raised.value.code == 0
+    shown = capsys.readouterr().out
+    for option in (
+        "--host", "--port", "--uds", "--fd", "--certfile", "--keyfile", "--loop", "--access-log", "--wire",
+        "--limit-head", "--limit-headers", "--limit-body", "--limit-held", "--limit-high-water",
+        "--timeout-head", "--timeout-body", "--timeout-keep-alive", "--timeout-write-stall", "--timeout-grace",
+        "--timeout-linger",
+    ):  # fmt: skip
+        assert f"{option} " in shown or f"{option}\n" in shown
+    assert "(default: 75.0)" in shown
+
+
+def serve_one_request(arguments: list[str]) -> bytes:
+    """main() with an inherited socket; the answer to one request, after which SIGTERM ends it."""
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        with socket.create_connection(address, timeout=10) as client:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            answers.append(read_rest(client))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        thread = threading.Thread(target=ask)
+        thread.start()  # the kernel accepts; the server takes it over
+        assert cli.main(["--fd", str(os.dup(listener.fileno())), *arguments]) == 0
+        thread.join()
+    return answers[0]
+
+
+@pytest.mark.parametrize(
+    ("loop", "used"), [("asyncio", "asyncio"), ("uvloop", "uvloop"), ("auto", "uvloop")]
+)
+def test_it_ends_with_status_0(capsys: pytest.CaptureFixture[str], loop: str, used: str) -> None:
+    assert serve_one_request(["--loop", loop]).endswith(b"\r\n\r\nok\n")
+    said = capsys.readouterr().err
+    assert said.startswith(f"rawstream {rawstream.__version__} listening on http://127.0.0.1:")
+    assert said.endswith(f" ({used})\n")
+
+
+def test_without_uvloop_auto_is_asyncio(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    serve_one_request([])
+    assert capsys.readouterr().err.endswith(" (asyncio)\n")
+
+
+def test_limits_and_timeouts_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Any] = []
+
+    async def run(handler: Any, options: Any) -> None:
+        taken.append((options.limits, options.timeouts))
+
+    monkeypatch.setattr(cli, "_run", run)
+    assert cli.main(["--limit-body", "5", "--limit-high-water", "6", "--timeout-write-stall", "0.5"]) == 0
+    assert taken == [(rawstream.Limits(body=5, high_water=6), rawstream.Timeouts(write_stall=0.5))]
+
+
+def test_a_ctrl_c_before_the_server_took_the_signal_is_the_shells_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(handler: Any, options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", run)
+    assert cli.main([]) == 130
+
+
+def test_several_addresses_are_all_named() -> None:
+    assert cli._url(("::1", 80), False) == "http://[::1]:80"
+    assert cli._url(("127.0.0.1", 80), True) == "https://127.0.0.1:80"
+
+
+def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert failed(capsys, "--port", str(port)) == (
+            f"rawstream: cannot listen on 127.0.0.1:{port}: it is in use already; choose another one, or stop who uses it"
+        )
+
+
+def test_an_address_of_another_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    line = failed(capsys, "--host", "192.0.2.1", "--port", "0")
+    assert line == "rawstream: cannot listen on 192.0.2.1:0: Cannot assign requested address"
+
+
+def test_a_unix_socket_that_cannot_be(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    line = failed(capsys, "--uds", "nowhere/a.sock")
+    assert line == "rawstream: cannot listen on nowhere/a.sock: No such file or directory"
+
+
+def test_a_descriptor_that_is_no_socket(capsys: pytest.CaptureFixture[str]) -> None:
+    line = failed(capsys, "--fd", "9999")
+    assert line == "rawstream: cannot listen on file descriptor 9999: file descriptor 9999 is not an open socket"
+
+
+def test_a_socket_that_does_not_listen(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as sock:
+        number = sock.fileno()
+        assert failed(capsys, "--fd", str(number)) == (
+            f"rawstream: cannot listen on file descriptor {number}: "
+            f"file descriptor {number} is not a listening stream socket"
+        )
+
+
+def test_ways_to_listen_that_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failed(capsys, "--fd", "3", "--uds", "a.sock").endswith("serve() takes unix= or fd=, not both")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--port", "65536"], "argument --port: a port is a number from 0 to 65535, not '65536'"),
+        (["--port", "-1"], "argument --port: a port is a number from 0 to 65535, not '-1'"),
+        (["--port", "http"], "argument --port: a port is a number from 0 to 65535, not 'http'"),
+        (["--fd", "x"], "argument --fd: invalid int value: 'x'"),
+        (["--limit-body", "x"], "argument --limit-body: invalid int value: 'x'"),
+    ],
+)
+def test_values_that_cannot_be(capsys: pytest.CaptureFixture[str], arguments: list[str], line: str) -> None:
+    assert failed(capsys, *arguments) == f"python -m rawstream: {line} (--help shows all options)"
+
+
+def test_a_loop_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failed(capsys, "--loop", "trio").startswith("python -m rawstream: argument --loop: invalid choice: 'trio'")
+
+
+def test_a_command_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "invalid choice: 'dance'" in failed(capsys, "dance")
+
+
+def test_serve_without_a_handler(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failed(capsys, "serve") == (
+        "python -m rawstream serve: the following arguments are required: MODULE:HANDLER (--help shows all options)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ("--limit-body", "Limits.body is a positive whole number, not 0"),
+        ("--timeout-head", "Timeouts.head is a number of seconds, above 0 and at most 1000000, not 0.0"),
+    ],
+)
+def test_limits_that_cannot_be(capsys: pytest.CaptureFixture[str], option: str, line: str) -> None:
+    assert failed(capsys, option, "0") == f"rawstream: {line}"
+
+
+def test_uvloop_that_is_not_installed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert failed(capsys, "--loop", "uvloop") == (
+        "rawstream: uvloop is not installed: pip install 'rawstream[fast]', or --loop asyncio"
+    )
+
+
+@pytest.mark.parametrize("name", ["endless", ":handler", "endless:", ""])
+def test_a_handler_that_is_not_named_as_one(capsys: pytest.CaptureFixture[str], project: Path, name: str) -> None:
+    assert failed(capsys, "serve", name) == (
+        f"rawstream: name a handler as module:handler, as in 'serve mymodule:router', not {name!r}"
+    )
+
+
+@pytest.mark.parametrize("name", ["absent", "absent.inner"])
+def test_a_module_that_is_not_there(capsys: pytest.CaptureFixture[str], project: Path, name: str) -> None:
+    assert failed(capsys, "serve", f"{name}:handler") == (
+        f"rawstream: there is no module 'absent' in {project} or among the installed ones"
+    )
+
+
+def test_a_module_that_imports_what_is_not_there(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    Path("needy.py").write_text("\nimport absent_dependency\n")
+    assert failed(capsys, "serve", "needy:handler") == (
+        "rawstream: module 'needy' cannot be imported: No module named 'absent_dependency' "
+        f"({project / 'needy.py'}, line 2)"
+    )
+
+
+def test_a_module_that_fails(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    Path("failing.py").write_text("x = 1 / 0\n")
+    assert failed(capsys, "serve", "failing:handler") == (
+        f"rawstream: module 'failing' cannot be imported: ZeroDivisionError: division by zero "
+        f"({project / 'failing.py'}, line 1)"
+    )
+
+
+def test_a_module_that_fails_in_several_lines(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    Path("failing.py").write_text("raise ValueError('one\\ntwo')\n")
+    assert failed(capsys, "serve", "failing:handler").startswith(
+        "rawstream: module 'failing' cannot be imported: ValueError: one"
+    )
+
+
+def test_a_module_that_is_no_python(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    Path("garbled.py").write_text("def handler(:\n")
+    line = failed(capsys, "serve", "garbled:handler")
+    assert line == (
+        "rawstream: module 'garbled' cannot be imported: SyntaxError: invalid syntax (garbled.py, line 1)"
+    )
+
+
+def test_a_module_that_exits(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    Path("leaving.py").write_text("raise SystemExit('no key is set')\n")
+    assert failed(capsys, "serve", "leaving:handler") == (
+        f"rawstream: module 'leaving' cannot be imported: SystemExit: no key is set ({project / 'leaving.py'}, line 1)"
+    )
+
+
+def test_a_handler_that_is_not_in_its_module(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    assert failed(capsys, "serve", "endless:absent") == "rawstream: module 'endless' has no 'absent'"
+
+
+def test_a_handler_that_cannot_be_called(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    assert failed(capsys, "serve", "endless:__name__") == (
+        "rawstream: endless:__name__ is no handler but a str: a function or a Router is one"
+    )
+
+
+def test_a_key_without_a_certificate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failed(capsys, "--keyfile", "key.pem") == "rawstream: --keyfile needs --certfile"
+
+
+def test_a_certificate_that_is_not_there(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    line = failed(capsys, "--certfile", "absent.pem")
+    assert line.startswith("rawstream: the certificate or its key cannot be read: ")
+    assert "No such file or directory" in line
+
+
+def test_a_certificate_that_is_none(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    Path("text.pem").write_text("no certificate")
+    line = failed(capsys, "--certfile", "text.pem")
+    assert line.startswith("rawstream: the certificate or its key cannot be read: ")
