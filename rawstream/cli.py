@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=_loop_factory(options.loop)) as runner:
             runner.run(_run(handler, options))
     except (_Failed, ValueError) as exc:
-        return _say(f"rawstream: {exc}", 2)
+        return _say("rawstream: " + " ".join(str(exc).splitlines()), 2)
     except KeyboardInterrupt:
         return 130  # a Ctrl-C before the server had taken the signal
     return 0
@@ -140,7 +140,7 @@ def _handler(name: str | None) -> Handler:
         if exc.name is not None and (module_name == exc.name or module_name.startswith(exc.name + ".")):
             raise _Failed(f"there is no module {exc.name!r} in {os.getcwd()} or among the installed ones") from exc
         raise _Failed(f"module {module_name!r} cannot be imported: {exc}{_where(exc)}") from exc
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise _Failed(f"module {module_name!r} cannot be imported: {type(exc).__name__}: {exc}{_where(exc)}") from exc
     try:
         handler = operator.attrgetter(attribute)(module)
@@ -151,7 +151,7 @@ def _handler(name: str | None) -> Handler:
     return handler  # type: ignore[no-any-return]
 
 
-def _where(exc: Exception) -> str:
+def _where(exc: BaseException) -> str:
     last = traceback.extract_tb(exc.__traceback__)[-1]
     return "" if isinstance(exc, SyntaxError) else f" ({last.filename}, line {last.lineno})"
 
@@ -195,8 +195,8 @@ async def _run(handler: Handler, options: argparse.Namespace) -> None:
     where = ", ".join(_url(address, context is not None) for address in server.addresses)
     _say(f"rawstream {__version__} listening on {where} ({loop})")
     await server.closing.wait()
-    if server.connections:
-        count = f"{server.connections} open connection" + ("s" if server.connections > 1 else "")
+    if server.busy:
+        count = f"{server.busy} open connection" + ("s" if server.busy > 1 else "")
         _say(f"closing: waiting up to {timeouts.grace:g} s for {count}; Ctrl-C again cuts")
     await server.wait_closed()
 

@@ -73,7 +73,8 @@ class Connection:
         self._wire = ServerWire(limits.head, limits.headers)
         self._sink: StreamSink | None = None  # where the stream under way is written
         self._status = 0  # what the request under way was answered with
-        self._idle = True  # no request has begun, or the last is answered
+        self.idle = True
+        """No request has begun, or the last is answered."""
 
     async def run(self) -> None:
         """The whole life. Cancelling it closes the generator at work, and the connection."""
@@ -101,7 +102,7 @@ class Connection:
 
     def begin_closing(self) -> None:
         """The server closes: an idle connection goes at once, a stream tells its reader."""
-        if self._idle:
+        if self.idle:
             self._transport.close()
         elif self._sink is not None:
             self._sink.tell_closing()
@@ -112,24 +113,24 @@ class Connection:
         """The next request's head; None when no more will come, or none has begun in `patience` seconds."""
         transport, wire = self._transport, self._wire
         transport.body_ended = False
-        self._idle = True
+        self.idle = True
         clock = asyncio.get_running_loop().time
         until = clock() + patience
         while (event := wire.receive()) is NEED_DATA:
             try:
                 data = await transport.read(until - clock())
             except ReadTimeout:
-                if self._idle:
+                if self.idle:
                     return None
                 raise
-            if self._idle and data:
-                self._idle = False
+            if self.idle and data:
+                self.idle = False
                 until = clock() + self._timeouts.head
             wire.feed(data)
         if event is CLOSED:
             return None
         assert isinstance(event, RequestHead), "h11 begins each cycle with a request"
-        self._idle = False
+        self.idle = False
         return event
 
     async def _serve(self, head: RequestHead) -> None:
@@ -243,7 +244,7 @@ class Connection:
         await self._transport.linger(self._timeouts.linger)
 
     async def _finish(self) -> None:
-        if self._wire.request_ended or self._idle:
+        if self._wire.request_ended or self.idle:
             self._transport.close()
         else:
             await self._transport.linger(self._timeouts.linger)

@@ -69,6 +69,11 @@ class Server:
         """How many connections are open."""
         return len(self._connections)
 
+    @property
+    def busy(self) -> int:
+        """How many of them have a request under way."""
+        return sum(not connection.idle for connection, _ in self._connections.values())
+
     def close(self) -> asyncio.Task[None]:
         """Begin to close: stop accepting, close idle connections, tell streams, wait for `Timeouts.grace`, cut.
 
@@ -173,7 +178,8 @@ class Server:
 
     async def _until_all_gone(self, seconds: float) -> bool:
         try:
-            await asyncio.wait_for(self._all_gone.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._all_gone.wait()
         except TimeoutError:
             return False
         return True

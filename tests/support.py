@@ -73,7 +73,9 @@ class Peer:
         cls, address: tuple[str, int] | str, receive_buffer: int | None = None, send_buffer: int | None = None
     ) -> Peer:
         """A connection to `address`; small buffers make the kernel hold little."""
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        if ":" in address[0]:
+            family = socket.AF_INET6
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
         if receive_buffer is not None:
@@ -276,6 +278,12 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until it is so."""
+    while not condition():  # noqa: ASYNC110 - what is waited for has no event, and no time need pass
+        await asyncio.sleep(0)
+
+
 class Failures(logging.Handler):
     """The errors that rawstream logged. A test takes those that it expects; others fail it."""
 
@@ -401,6 +409,3 @@ class Steps:
 def in_background(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     """A task for it, which the test has to await."""
     return asyncio.get_running_loop().create_task(coroutine)
-
-
-Starter = Callable[..., Coroutine[Any, Any, Served]]

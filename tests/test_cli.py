@@ -115,7 +115,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# -- a process of its own -------------------------------------------------------------------------------------------------
+# -- a process of its own ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -197,7 +197,7 @@ def test_wire_prints_every_byte_in_and_out_with_time_and_direction() -> None:
     said = re.sub(r"sent \d+ B", "sent N B", said)
     assert said == (
         f"TIME #1 --- connected from 127.0.0.1:{port}\n"
-        "TIME #1 --> received 60 B\n"
+        "TIME #1 --> received 56 B\n"
         "    GET /healthz HTTP/1.1\\r\\n\n"
         "    Host: test\\r\\n\n"
         "    Connection: close\\r\\n\n"
@@ -327,7 +327,7 @@ def test_a_wrong_option_is_one_line_and_exit_status_2() -> None:
     assert done.stderr == "python -m rawstream: unrecognized arguments: --speed (--help shows all options)\n"
 
 
-# -- in this process ------------------------------------------------------------------------------------------------------
+# -- in this process ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
@@ -399,9 +399,7 @@ def serve_one_request(arguments: list[str]) -> bytes:
     return answers[0]
 
 
-@pytest.mark.parametrize(
-    ("loop", "used"), [("asyncio", "asyncio"), ("uvloop", "uvloop"), ("auto", "uvloop")]
-)
+@pytest.mark.parametrize(("loop", "used"), [("asyncio", "asyncio"), ("uvloop", "uvloop"), ("auto", "uvloop")])
 def test_it_ends_with_status_0(capsys: pytest.CaptureFixture[str], loop: str, used: str) -> None:
     assert serve_one_request(["--loop", loop]).endswith(b"\r\n\r\nok\n")
     said = capsys.readouterr().err
@@ -409,9 +407,7 @@ def test_it_ends_with_status_0(capsys: pytest.CaptureFixture[str], loop: str, us
     assert said.endswith(f" ({used})\n")
 
 
-def test_without_uvloop_auto_is_asyncio(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_uvloop_auto_is_asyncio(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
     serve_one_request([])
     assert capsys.readouterr().err.endswith(" (asyncio)\n")
@@ -445,7 +441,8 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert failed(capsys, "--port", str(port)) == (
-            f"rawstream: cannot listen on 127.0.0.1:{port}: it is in use already; choose another one, or stop who uses it"
+            f"rawstream: cannot listen on 127.0.0.1:{port}: "
+            "it is in use already; choose another one, or stop who uses it"
         )
 
 
@@ -563,9 +560,7 @@ def test_a_module_that_fails_in_several_lines(capsys: pytest.CaptureFixture[str]
 def test_a_module_that_is_no_python(capsys: pytest.CaptureFixture[str], project: Path) -> None:
     Path("garbled.py").write_text("def handler(:\n")
     line = failed(capsys, "serve", "garbled:handler")
-    assert line == (
-        "rawstream: module 'garbled' cannot be imported: SyntaxError: invalid syntax (garbled.py, line 1)"
-    )
+    assert line == ("rawstream: module 'garbled' cannot be imported: SyntaxError: invalid syntax (garbled.py, line 1)")
 
 
 def test_a_module_that_exits(capsys: pytest.CaptureFixture[str], project: Path) -> None:

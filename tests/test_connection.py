@@ -27,6 +27,7 @@ from support import (
     get,
     request,
     settle,
+    until,
 )
 
 from rawstream import Event, Every, Limits, Request, Response, Router, Stream, Timeouts, errors
@@ -59,7 +60,7 @@ async def answer(peer: Peer, expected: bytes) -> None:
     assert body == expected, head
 
 
-# -- what a handler may be --------------------------------------------------------------------------------------------------
+# -- what a handler may be ---------------------------------------------------------------------------------------------
 
 
 async def coroutine(request: Request) -> Response:
@@ -208,7 +209,7 @@ async def test_a_stream_takes_no_framing_of_its_own(serving: Serving, failures: 
     assert "chooses its own framing" in str(failures.take())
 
 
-# -- what is sent -------------------------------------------------------------------------------------------------------------
+# -- what is sent ------------------------------------------------------------------------------------------------------
 
 
 async def test_items_that_are_ready_together_share_a_chunk(serving: Serving) -> None:
@@ -402,7 +403,7 @@ async def test_an_event_of_ones_own_is_sent_in_order_of_its_fields(serving: Serv
     await peer.expect(chunk(b'event: tick\ndata: {"n":1}\nid: 7\nretry: 2000\n\n'))
 
 
-# -- HEAD, and answers without a body -------------------------------------------------------------------------------------------
+# -- HEAD, and answers without a body ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("accept", "head"), [(None, JSON_HEAD), (SSE, SSE_HEAD)])
@@ -485,7 +486,7 @@ async def test_who_comes_back_with_the_end_of_a_stream_gets_204_and_the_handler_
     assert steps.done == ["ran"]
 
 
-# -- failures -------------------------------------------------------------------------------------------------------------------
+# -- failures ----------------------------------------------------------------------------------------------------------
 
 
 async def fails_at_once(request: Request) -> Response:
@@ -654,7 +655,7 @@ async def test_a_failure_while_a_vanished_clients_generator_is_closed_is_logged(
     assert isinstance(failures.take(), ZeroDivisionError)
 
 
-# -- no request ------------------------------------------------------------------------------------------------------------------
+# -- no request --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -690,7 +691,9 @@ async def test_what_is_no_request_is_refused_and_the_connection_closed(
 
     peer = await (await serving(handler)).ask(data)
     head, body = await peer.response()
-    assert head.startswith(b"HTTP/1.1 " + status + b"\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n")
+    assert head.startswith(
+        b"HTTP/1.1 " + status + b"\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+    )
     assert body.startswith(status + b": ")
     assert await peer.rest() == b""
     assert peer.ending == "end"
@@ -703,7 +706,7 @@ async def test_an_empty_line_before_a_request_is_skipped(serving: Serving) -> No
     await answer(peer, b"/b")
 
 
-# -- several requests on one connection -------------------------------------------------------------------------------------------
+# -- several requests on one connection --------------------------------------------------------------------------------
 
 
 async def test_a_connection_is_used_again(serving: Serving) -> None:
@@ -830,8 +833,7 @@ async def test_a_handler_may_close_the_connection(serving: Serving) -> None:
 async def test_http_1_0_gets_its_answer_and_a_close(serving: Serving) -> None:
     peer = await (await serving(coroutine)).ask(b"GET / HTTP/1.0\r\n\r\n")
     assert await peer.head() == (
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 4\r\n"
-        b"Connection: close\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 4\r\nConnection: close\r\n\r\n"
     )
     assert await peer.rest() == b"said"
 
@@ -866,8 +868,7 @@ async def test_a_client_may_vanish_between_two_requests(serving: Serving) -> Non
 
 
 async def no_connections(served: Served) -> None:
-    while served.server.connections:
-        await asyncio.sleep(0)
+    await until(lambda: served.server.connections == 0)
 
 
 async def test_a_body_that_a_short_answer_left_unread_is_skipped_where_it_is_here(serving: Serving) -> None:
@@ -894,7 +895,7 @@ async def test_a_body_that_is_not_here_is_not_waited_for_and_the_connection_clos
     assert peer.ending == "end"
 
 
-# -- a client that goes away ------------------------------------------------------------------------------------------------------
+# -- a client that goes away -------------------------------------------------------------------------------------------
 
 leaving = pytest.mark.parametrize(
     "leave", [Peer.reset, Peer.close, Peer.finish], ids=["reset", "close", "end of sending"]
@@ -952,8 +953,7 @@ async def test_a_client_that_leaves_a_busy_stream_closes_its_generator(
     peer = await served.ask(get(accept="text/plain"))
     assert await peer.head() == TEXT_HEAD
     leave(peer)
-    while "finally" not in steps.done:
-        await now()
+    await until(lambda: "finally" in steps.done)
     assert steps.done[0] in (asyncio.CancelledError, errors.Disconnected)
     peer.close()
     await no_connections(served)
@@ -1123,7 +1123,7 @@ async def test_an_iterator_that_cannot_be_closed_is_left(serving: Serving) -> No
     await no_connections(served)
 
 
-# -- time -------------------------------------------------------------------------------------------------------------------------
+# -- time --------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_silent_connection_is_closed_without_a_word(serving: Serving, clock: Clock) -> None:
@@ -1198,7 +1198,7 @@ async def test_a_handler_and_a_silent_stream_may_take_any_time(serving: Serving,
     await peer.expect_head(EMPTY)
 
 
-# -- a slow reader ------------------------------------------------------------------------------------------------------------------
+# -- a slow reader -----------------------------------------------------------------------------------------------------
 
 
 def endless(steps: Steps, size: int = 10_000) -> Callable[[Request], Awaitable[Stream]]:
@@ -1240,11 +1240,13 @@ async def until_still(steps: Steps) -> int:
 
 async def test_a_producer_waits_for_its_reader_and_little_is_held(serving: Serving) -> None:
     steps = Steps()
-    _, peer = await small(serving, endless(steps), limits=Limits(high_water=20_000))
+    served, peer = await small(serving, endless(steps), limits=Limits(high_water=20_000))
     await peer.send(get())
     await peer.until(b"\r\n\r\n")
     items = await until_still(steps)
     assert items * 10_000 < 250_000  # the kernel's buffers and ours: a producer that did not wait would have no end
+    [transport] = served.server._connections
+    assert transport._transport.get_write_buffer_size() <= 20_000 + 2 * 10_014  # the mark, and the write that passed it
     for _ in range(5):
         await peer.until(bytes(5_000))
     while len(steps.done) == items:
@@ -1257,8 +1259,7 @@ async def test_a_reader_that_takes_nothing_is_cut(serving: Serving) -> None:
     served, peer = await small(serving, endless(steps), timeouts=Timeouts(write_stall=0.1))
     await peer.send(get())
     await peer.until(b"\r\n\r\n")
-    while "finally" not in steps.done:
-        await now()
+    await until(lambda: "finally" in steps.done)
     await no_connections(served)
     await peer.rest()
     assert peer.ending == "reset"
@@ -1333,7 +1334,7 @@ async def test_a_next_request_waits_until_the_last_answer_has_been_taken(serving
     assert steps.done == ["/a", "/b"]
 
 
-# -- closing ----------------------------------------------------------------------------------------------------------------------
+# -- closing -----------------------------------------------------------------------------------------------------------
 
 
 async def test_an_answer_given_while_the_server_closes_says_so(serving: Serving) -> None:
@@ -1398,7 +1399,7 @@ async def test_the_second_close_cuts_what_is_still_open_and_the_log_tells(
     assert caplog.messages[0].endswith("s cancelled")
 
 
-# -- the access log -----------------------------------------------------------------------------------------------------------------
+# -- the access log ----------------------------------------------------------------------------------------------------
 
 
 async def test_the_log_has_a_line_for_each_request_with_its_status_and_how_it_ended(

@@ -113,7 +113,9 @@ async def test_a_buffer_gathers_as_a_proxy_would(serving: Serving) -> None:
 async def test_event_source_gets_it_by_query(serving: Serving) -> None:
     peer = await (await serving(demo.router)).ask(get("/stream?text=%E8%BF%99+1&delay=0&repeat=1&buffer=0", SSE))
     assert await peer.head() == SSE_HEAD
-    await peer.expect("b\r\ndata: 这\n\n\r\n9\r\ndata:  \n\n\r\n9\r\ndata: 1\n\n\r\n".encode() + STREAM_END + LAST_CHUNK)
+    await peer.expect(
+        "b\r\ndata: 这\n\n\r\n9\r\ndata:  \n\n\r\n9\r\ndata: 1\n\n\r\n".encode() + STREAM_END + LAST_CHUNK
+    )
 
 
 async def test_a_delay_in_a_query_may_have_a_fraction(serving: Serving, clock: Clock) -> None:
@@ -204,7 +206,7 @@ async def test_the_longest_text_and_the_largest_numbers_are_taken(serving: Servi
     peer.close()
 
 
-# -- the clock --------------------------------------------------------------------------------------------------------------
+# -- the clock ---------------------------------------------------------------------------------------------------------
 
 
 def tick(number: int) -> re.Pattern[bytes]:
@@ -247,7 +249,7 @@ async def test_the_clock_stops_when_the_server_closes_and_sends_its_readers_back
     assert re.fullmatch(rb"2c\r\nevent: stream-closing\ndata: \{\}\nretry: \d{4}\n\n\r\n0\r\n\r\n", told)
 
 
-# -- many rows --------------------------------------------------------------------------------------------------------------
+# -- many rows ---------------------------------------------------------------------------------------------------------
 
 
 async def test_rows_come_in_the_format_that_is_asked_for(serving: Serving) -> None:
@@ -282,7 +284,7 @@ async def test_a_wrong_number_of_rows_is_refused(serving: Serving, rows: str) ->
     assert await refusal(serving, get(f"/bulk?rows={rows}")) == line
 
 
-# -- the page, and whether it is up -----------------------------------------------------------------------------------------
+# -- the page, and whether it is up ------------------------------------------------------------------------------------
 
 
 async def test_the_page_is_served(serving: Serving) -> None:
@@ -331,7 +333,7 @@ async def test_head_of_a_stream_starts_nothing(serving: Serving, target: str) ->
     assert await peer.head() == JSON_HEAD
 
 
-# -- the page opened from disk ----------------------------------------------------------------------------------------------
+# -- the page opened from disk -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", ["/stream", "/clock", "/bulk"])

@@ -44,7 +44,7 @@ async def echo(request: Request) -> Response:
     return Response(200, (), await request.body())
 
 
-# -- bodies ---------------------------------------------------------------------------------------------------------------
+# -- bodies ------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_request_without_a_body_has_an_empty_one(serving: Serving) -> None:
@@ -282,7 +282,7 @@ async def test_a_body_error_that_comes_after_the_answer_was_chosen_does_not_hind
     assert body == b"unread"
 
 
-# -- Expect: 100-continue ---------------------------------------------------------------------------------------------------
+# -- Expect: 100-continue ----------------------------------------------------------------------------------------------
 
 
 async def test_continue_is_said_when_the_body_is_first_read_and_not_earlier(serving: Serving) -> None:
@@ -333,7 +333,7 @@ async def test_continue_is_not_said_when_the_body_is_too_large(serving: Serving)
     assert (await peer.head()).startswith(b"HTTP/1.1 413 ")
 
 
-# -- when the head of a stream leaves -----------------------------------------------------------------------------------------
+# -- when the head of a stream leaves ----------------------------------------------------------------------------------
 
 
 def after(gate: asyncio.Event, **options: Any) -> Any:
@@ -470,7 +470,7 @@ async def test_a_first_item_in_time_leaves_no_second_head(serving: Serving, cloc
     assert await peer.piece() == chunk(b',"x"]') + LAST_CHUNK
 
 
-# -- heartbeats -----------------------------------------------------------------------------------------------------------------
+# -- heartbeats --------------------------------------------------------------------------------------------------------
 
 
 async def test_a_silent_sse_stream_beats_from_before_its_first_event(serving: Serving, clock: Clock) -> None:
@@ -549,7 +549,7 @@ async def test_no_heartbeat_is_added_to_what_a_slow_reader_has_not_taken(serving
     gate.set()
 
 
-# -- closing --------------------------------------------------------------------------------------------------------------------
+# -- closing -----------------------------------------------------------------------------------------------------------
 
 
 async def test_an_sse_reader_is_told_that_the_server_closes_and_not_that_its_stream_ended(serving: Serving) -> None:
@@ -627,7 +627,7 @@ async def test_a_stream_whose_head_has_not_left_is_not_told(serving: Serving) ->
     assert await peer.rest() == chunk(b"x") + LAST_CHUNK
 
 
-# -- breaking off ---------------------------------------------------------------------------------------------------------------
+# -- breaking off ------------------------------------------------------------------------------------------------------
 
 
 AT_ONCE = Timeouts(linger=0, grace=60)
@@ -723,9 +723,7 @@ async def test_who_is_told_has_a_second_to_read_it_before_the_connection_ends(
     assert served.server.connections == 0
 
 
-async def test_who_has_read_it_and_leaves_is_not_waited_for(
-    serving: Serving, failures: Failures, clock: Clock
-) -> None:
+async def test_who_has_read_it_and_leaves_is_not_waited_for(serving: Serving, failures: Failures, clock: Clock) -> None:
     served = await serving(broken)
     peer = await served.ask(get(accept=SSE))
     await peer.until(ERROR + b"\n\n\r\n")

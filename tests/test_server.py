@@ -30,6 +30,7 @@ from support import (
     get,
     in_background,
     settle,
+    until,
 )
 
 from rawstream import Limits, Request, Response, Server, Stream, Timeouts, errors, serve
@@ -77,7 +78,7 @@ async def ended(server: Server) -> None:
     await server.wait_closed()
 
 
-# -- listening ------------------------------------------------------------------------------------------------------------
+# -- listening ---------------------------------------------------------------------------------------------------------
 
 
 async def test_it_tells_where_it_listens_and_how_many_connections_are_open(serving: Serving) -> None:
@@ -92,8 +93,7 @@ async def test_it_tells_where_it_listens_and_how_many_connections_are_open(servi
     await other.expect_head(EMPTY)
     assert served.server.connections == 2
     peer.close()
-    while served.server.connections > 1:
-        await asyncio.sleep(0)
+    await until(lambda: served.server.connections == 1)
 
 
 async def test_it_can_be_awaited_and_closed() -> None:
@@ -209,7 +209,28 @@ async def test_a_failure_of_our_own_is_logged_and_costs_one_connection(serving: 
     await (await served.ask(get())).expect_head(EMPTY)
 
 
-# -- closing ------------------------------------------------------------------------------------------------------------------
+async def test_it_tells_how_many_connections_are_busy(serving: Serving) -> None:
+    steps, gate = Steps(), asyncio.Event()
+
+    async def handler(request: Request) -> Response:
+        steps(served.server.busy)
+        if request.path == "/waits":
+            await gate.wait()
+        return Response()
+
+    served = await serving(handler)
+    idle = await served.ask(get())
+    await idle.expect_head(EMPTY)
+    peer = await served.ask(get("/waits"))
+    await steps.reach(1, 1)
+    assert (served.server.connections, served.server.busy) == (2, 1)
+    gate.set()
+    await peer.expect_head(EMPTY)
+    await settle()
+    assert (served.server.connections, served.server.busy) == (2, 0)
+
+
+# -- closing -----------------------------------------------------------------------------------------------------------
 
 
 async def test_closing_refuses_new_connections_and_ends_idle_ones_at_once(serving: Serving) -> None:
@@ -218,8 +239,7 @@ async def test_closing_refuses_new_connections_and_ends_idle_ones_at_once(servin
     used = await served.ask(get())
     await used.expect_head(EMPTY)
     fresh = await served.connect()
-    while served.server.connections < 2:
-        await asyncio.sleep(0)
+    await until(lambda: served.server.connections == 2)
     served.server.close()
     assert served.server.closing.is_set()
     assert await used.rest() == b""
@@ -386,8 +406,7 @@ async def test_a_handler_that_does_not_end_is_left_behind_and_the_log_says_so(
     record = failures.records.pop()
     assert record.getMessage() == "1 handlers do not end although they were cancelled; they are left behind"
     gate.set()
-    while served.server.connections:
-        await asyncio.sleep(0)
+    await until(lambda: served.server.connections == 0)
 
 
 async def test_everyone_who_waits_is_told_that_it_is_closed() -> None:
@@ -428,8 +447,7 @@ async def test_cancelling_the_block_drains(serving: Serving) -> None:
             await asyncio.get_running_loop().create_future()
 
     task = in_background(main())
-    while not steps.done:
-        await asyncio.sleep(0)
+    await until(lambda: bool(steps.done))
     server = steps.done[0]
     peer = await Peer.connect(server.addresses[0])
     await peer.send(get(accept="text/plain"))
@@ -452,8 +470,7 @@ async def test_cancelling_the_block_again_cuts() -> None:
             await asyncio.get_running_loop().create_future()
 
     task = in_background(main())
-    while not servers:
-        await asyncio.sleep(0)
+    await until(lambda: bool(servers))
     peer = await open_stream(servers[0])
     task.cancel()
     await settle()
@@ -507,7 +524,7 @@ async def test_a_connection_that_arrives_while_it_closes_is_ended_at_once(servin
     await served.server.wait_closed()
 
 
-# -- signals --------------------------------------------------------------------------------------------------------------------
+# -- signals -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -543,7 +560,7 @@ async def test_signals_are_the_programs_unless_it_gives_them(serving: Serving) -
     loop.remove_signal_handler(signal.SIGTERM)
 
 
-# -- Unix sockets, inherited sockets ----------------------------------------------------------------------------------------------
+# -- Unix sockets, inherited sockets -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -643,7 +660,7 @@ async def test_a_descriptor_that_is_no_listening_socket_is_refused() -> None:
         await serve(empty, fd=9999)
 
 
-# -- TLS --------------------------------------------------------------------------------------------------------------------------
+# -- TLS ---------------------------------------------------------------------------------------------------------------
 
 
 def server_context(authority: trustme.CA) -> ssl.SSLContext:
@@ -754,8 +771,7 @@ async def test_a_reader_that_takes_nothing_is_cut_under_tls(secure: Secure, auth
     await peer.send(get())
     await peer.until(b"\r\n\r\n")
     await endless.steps.reach("finally")
-    while served.server.connections:
-        await asyncio.sleep(0)
+    await until(lambda: served.server.connections == 0)
 
 
 async def test_closing_ends_an_idle_tls_connection_properly(secure: Secure, authority: trustme.CA) -> None:

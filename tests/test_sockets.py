@@ -69,7 +69,7 @@ def test_a_socket_that_does_not_listen_is_refused_and_left_open(kind: int) -> No
         sock.getsockname()
 
 
-# -- Unix sockets --------------------------------------------------------------------------------------------------------
+# -- Unix sockets ------------------------------------------------------------------------------------------------------
 
 
 def test_a_unix_socket_is_bound(path: str) -> None:
@@ -119,7 +119,7 @@ def test_a_directory_that_is_not_there_is_an_os_error(path: str) -> None:
         bound_unix(f"nowhere/{path}")
 
 
-# -- addresses -----------------------------------------------------------------------------------------------------------
+# -- addresses ---------------------------------------------------------------------------------------------------------
 
 
 def close(sockets: list[socket.socket]) -> list[Any]:
@@ -215,7 +215,7 @@ async def test_the_port_can_be_bound_again_at_once() -> None:
     assert close(await bound([address[0]], address[1])) == [address]
 
 
-# -- options ---------------------------------------------------------------------------------------------------------------
+# -- options -----------------------------------------------------------------------------------------------------------
 
 
 def test_accepted_connections_inherit_the_options_for_streams(listener: socket.socket) -> None:
@@ -227,9 +227,7 @@ def test_accepted_connections_inherit_the_options_for_streams(listener: socket.s
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7500
 
 
-def test_a_platform_without_the_options_is_fine(
-    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_platform_without_the_options_is_fine(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     before = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     lowat, timeout = socket.TCP_NOTSENT_LOWAT, socket.TCP_USER_TIMEOUT
     monkeypatch.delattr(socket, "TCP_NOTSENT_LOWAT")

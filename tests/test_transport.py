@@ -127,7 +127,7 @@ async def make() -> Any:
 Make = Callable[..., Made]
 
 
-# -- what it tells, and sets --------------------------------------------------------------------------------------------
+# -- what it tells, and sets -------------------------------------------------------------------------------------------
 
 
 async def test_a_connection_is_told_when_it_is_made_and_when_it_is_lost(make: Make) -> None:
@@ -150,7 +150,7 @@ async def test_a_client_on_a_unix_socket_has_no_address(make: Make, peername: ob
     assert make(peername=peername).transport.client is None
 
 
-# -- reading ------------------------------------------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 async def test_what_came_before_it_was_asked_for_is_read_at_once_and_together(make: Make) -> None:
@@ -260,7 +260,7 @@ async def test_the_loss_of_a_connection_whose_reader_was_just_woken_or_cancelled
     assert await reader == b"kept"
 
 
-# -- how much is held ---------------------------------------------------------------------------------------------------
+# -- how much is held --------------------------------------------------------------------------------------------------
 
 
 async def test_reading_pauses_when_more_of_a_body_is_held_than_allowed_and_resumes_when_it_was_read(make: Make) -> None:
@@ -317,7 +317,7 @@ async def test_a_next_request_is_held_up_to_the_limit(make: Make) -> None:
     assert await made.transport.read(60) == b"x" * 10
 
 
-# -- watching for the loss of the peer ----------------------------------------------------------------------------------
+# -- watching for the loss of the peer ---------------------------------------------------------------------------------
 
 
 async def wait(transport: Transport, eof: bool, steps: Steps) -> None:
@@ -449,7 +449,7 @@ async def test_watches_nest(make: Make) -> None:
     assert made.transport.watched is None
 
 
-# -- writing ------------------------------------------------------------------------------------------------------------
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
 async def test_writing_hands_the_bytes_down_at_once_and_counts_them(make: Make) -> None:
@@ -548,7 +548,7 @@ async def test_later_calls_back_exactly(make: Make, clock: Clock) -> None:
     assert steps.done == ["called"]
 
 
-# -- a reader that takes nothing ------------------------------------------------------------------------------------------
+# -- a reader that takes nothing ---------------------------------------------------------------------------------------
 
 
 async def test_a_buffer_that_does_not_shrink_for_the_stall_time_cuts_the_reader(make: Make, clock: Clock) -> None:
@@ -620,7 +620,7 @@ async def test_a_lost_connection_is_not_looked_after_any_more(make: Make, clock:
     assert made.below.ended_by == ""
 
 
-# -- ends -----------------------------------------------------------------------------------------------------------------
+# -- ends --------------------------------------------------------------------------------------------------------------
 
 
 async def test_closing_again_does_nothing(make: Make) -> None:
@@ -779,7 +779,7 @@ async def test_lingering_on_a_connection_that_is_being_closed_ends_with_it(make:
     assert made.below.ended_by == "abort"
 
 
-# -- over real sockets ----------------------------------------------------------------------------------------------------
+# -- over real sockets -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

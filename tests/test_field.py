@@ -1,0 +1,346 @@
+"""What people who stream over HTTP ran into, with other servers and libraries: each seen not to happen here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from support import (
+    LAST_CHUNK,
+    NDJSON_HEAD,
+    SSE_HEAD,
+    TEXT_HEAD,
+    Clock,
+    Failures,
+    Peer,
+    Served,
+    Serving,
+    Steps,
+    chunk,
+    get,
+    settle,
+    until,
+)
+
+from rawstream import Event, Request, Response, Stream, Timeouts
+
+SSE = "text/event-stream"
+BEAT = chunk(b":\n\n")
+
+
+def waiting(steps: Steps) -> Callable[[Request], AsyncIterator[str]]:
+    """A handler whose streams give "x" and wait; `steps` has what becomes of them."""
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        try:
+            yield "x"
+            steps("waits")
+            await asyncio.get_running_loop().create_future()
+        finally:
+            steps("finally")
+
+    return handler
+
+
+async def gone(served: Served) -> None:
+    await until(lambda: served.server.connections == 0)
+
+
+async def test_shutdown_does_not_hang_on_open_event_streams(serving: Serving, clock: Clock) -> None:
+    """Shutdown and reload hung on open SSE connections."""
+    steps = Steps()
+    served = await serving(waiting(steps), timeouts=Timeouts(grace=3))
+    peers = [await served.ask(get(accept=SSE)) for _ in range(3)]
+    await steps.reach(*["waits"] * 3)
+    draining = served.server.close()
+    await clock.advance(3.25)
+    await draining
+    assert steps.done == ["waits"] * 3 + ["finally"] * 3
+    for peer in peers:
+        assert b"event: stream-closing\n" in await peer.rest()
+
+
+async def test_a_stream_can_say_goodbye_when_the_server_closes(serving: Serving) -> None:
+    """Streams died on SIGTERM without a chance to finish what they had begun."""
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        yield "working"
+        await request.closing.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        yield "goodbye"
+
+    served = await serving(handler)
+    peer = await served.ask(get(accept="text/plain"))
+    assert await peer.head() == TEXT_HEAD
+    await peer.expect(chunk(b"working"))
+    await served.server.close()
+    assert await peer.rest() == chunk(b"goodbye") + LAST_CHUNK
+
+
+async def test_a_stream_takes_one_task_and_leaves_none(serving: Serving) -> None:
+    """A polling watcher was leaked with every connection, and the process died in days."""
+    steps = Steps()
+    served = await serving(waiting(steps))
+    before = len(asyncio.all_tasks())
+    peers = [await served.ask(get(accept=SSE)) for _ in range(20)]
+    await steps.reach(*["waits"] * 20)
+    assert len(asyncio.all_tasks()) == before + 20
+    for peer in peers:
+        peer.close()
+    await steps.reach(*["waits"] * 20, *["finally"] * 20)
+    await gone(served)
+    assert len(asyncio.all_tasks()) == before
+
+
+async def test_a_client_that_stops_reading_hangs_neither_items_nor_heartbeats(serving: Serving, clock: Clock) -> None:
+    """A client that stopped reading hung the sender for ever; pings hung likewise."""
+    steps = Steps()
+
+    async def items() -> AsyncIterator[str]:
+        try:
+            yield "x" * 8_000_000
+            await asyncio.get_running_loop().create_future()
+        finally:
+            steps("finally")
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(), format="sse", heartbeat=1)
+
+    served = await serving(handler, timeouts=Timeouts(write_stall=6))
+    peer = await served.connect(receive_buffer=16384)
+    await peer.send(get())
+    await peer.until(b"\r\n\r\n")
+    await clock.advance(5.75)
+    assert steps.done == []
+    await clock.advance(3)
+    assert steps.done == ["finally"]
+    assert served.server.connections == 0
+
+
+@pytest.mark.parametrize("leave", [Peer.reset, Peer.close])
+async def test_who_waits_for_a_slow_reader_is_woken_when_it_leaves(
+    serving: Serving, leave: Callable[[Peer], None]
+) -> None:
+    """`drain()` waited for ever after a disconnect."""
+    steps = Steps()
+
+    async def items() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(1_000_000)
+        finally:
+            steps("finally")
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(), format="bytes")
+
+    served = await serving(handler)
+    peer = await served.connect(receive_buffer=16384)
+    await peer.send(get())
+    await peer.until(b"\r\n\r\n")
+    await settle()
+    assert steps.done == []
+    leave(peer)
+    await steps.reach("finally")
+
+
+async def test_a_disconnect_reaches_the_upstream_within_the_requests_own_task(serving: Serving) -> None:
+    """A disconnect never reached the upstream, and a GPU slot stayed taken; or the generator was closed in another
+    task, where context variables and cancel scopes are not those of the request.
+    """
+    steps = Steps()
+    name: contextvars.ContextVar[str] = contextvars.ContextVar("name")
+
+    async def upstream() -> AsyncIterator[str]:
+        name.set("upstream")
+        task = asyncio.current_task()
+        try:
+            async with asyncio.timeout(60):
+                yield "token"
+                steps("waits")
+                await asyncio.get_running_loop().create_future()
+        finally:
+            steps("slot is free")
+            assert asyncio.current_task() is task
+            assert name.get() == "upstream"
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        async for token in upstream():
+            yield token
+
+    served = await serving(handler)
+    peer = await served.ask(get(accept=SSE))
+    await steps.reach("waits")
+    peer.reset()
+    await steps.reach("waits", "slot is free")
+
+
+async def test_a_generator_that_never_started_is_closed_and_had_claimed_nothing(serving: Serving) -> None:
+    """A generator that never started never ran its `finally`; what was claimed for it stayed claimed."""
+    steps = Steps()
+
+    async def items() -> AsyncIterator[str]:
+        steps("claimed")
+        try:
+            yield "x"
+        finally:
+            steps("released")
+
+    iterators: list[Any] = []
+
+    async def handler(request: Request) -> Stream:
+        iterators.append(items())
+        return Stream(iterators[-1])
+
+    served = await serving(handler)
+    peer = await served.ask(b"HEAD / HTTP/1.1\r\nHost: test\r\n\r\n")
+    await peer.head()
+    peer = await served.ask(get(accept="image/png"))
+    assert (await peer.head()).startswith(b"HTTP/1.1 406 ")
+    assert steps.done == []
+    for iterator in iterators:
+        with pytest.raises(StopAsyncIteration):
+            await anext(iterator)
+
+
+async def test_an_endless_generator_that_never_waits_does_not_block_the_others(serving: Serving) -> None:
+    """An endless generator that never waited blocked the loop."""
+    steps = Steps()
+
+    async def handler(request: Request) -> Any:
+        if request.path == "/healthz":
+            return Response.text("ok")
+        return endless()
+
+    async def endless() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 0
+        finally:
+            steps("finally")
+
+    served = await serving(handler)
+    peer = await served.ask(get("/endless"))
+    await peer.head()
+    other = await served.ask(get("/healthz"))
+    assert (await other.response())[1] == b"ok"
+    peer.reset()
+    await steps.reach("finally")
+
+
+async def test_a_handler_is_told_of_a_disconnect_without_asking_for_it(serving: Serving) -> None:
+    """Handlers were no longer cancelled when their client left."""
+    steps = Steps()
+
+    async def handler(request: Request) -> Response:
+        steps("waits")
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            steps("cancelled")
+            raise
+        raise AssertionError
+
+    served = await serving(handler)
+    peer = await served.ask(get())
+    await steps.reach("waits")
+    peer.reset()
+    await steps.reach("waits", "cancelled")
+
+
+async def test_the_clean_up_runs_while_the_stream_is_idle_and_may_itself_wait(serving: Serving) -> None:
+    """Clean-up did not run after a cancellation, or only with the next write."""
+    steps = Steps()
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        try:
+            yield "x"
+            steps("waits")
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.sleep(0)
+            steps("cleaned up")
+
+    served = await serving(handler)
+    peer = await served.ask(get(accept=SSE))
+    await steps.reach("waits")
+    peer.close()
+    await steps.reach("waits", "cleaned up")
+
+
+async def test_proxies_are_told_not_to_gather_or_compress(serving: Serving) -> None:
+    """It worked locally, and in production everything arrived at once."""
+    peer = await (await serving(waiting(Steps()))).ask(get("/", SSE, "Accept-Encoding: gzip, br"))
+    head = await peer.head()
+    assert b"\r\nX-Accel-Buffering: no\r\n" in head
+    assert b"\r\nCache-Control: no-store, no-transform\r\n" in head
+    assert b"Content-Encoding" not in head
+    await peer.expect(chunk(b"data: x\n\n"))
+
+
+async def test_heartbeats_come_from_before_the_first_event(serving: Serving, clock: Clock) -> None:
+    """Proxies cut at 50 to 120 seconds of silence before the first token."""
+    first = asyncio.Event()
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        await first.wait()
+        yield "token"
+
+    peer = await (await serving(handler)).ask(get(accept=SSE))
+    assert await peer.head() == SSE_HEAD
+    for _ in range(3):
+        await clock.advance(15.5)
+        assert peer.here() == BEAT
+    first.set()
+    assert (await peer.until(b"\n\n")).endswith(b"\r\ndata: token\n\n")
+
+
+async def test_no_reader_is_left_on_a_server_that_is_replaced(serving: Serving) -> None:
+    """A reload left subscribers frozen on the old process."""
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        yield "x"
+        await request.closing.wait()
+
+    served = await serving(handler)
+    peers = [await served.ask(get(accept=SSE)) for _ in range(3)]
+    for peer in peers:
+        await peer.until(b"data: x\n\n\r\n")
+    await served.server.close()
+    for peer in peers:
+        told = await peer.rest()
+        assert b"event: stream-closing\n" in told
+        assert b"stream-end" not in told  # so EventSource comes back
+        assert peer.ending == "end"
+
+
+async def test_a_failure_in_mid_stream_is_told_before_the_cut(serving: Serving, failures: Failures) -> None:
+    """ "Incomplete chunked read" in mid-stream, and no reason given."""
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        yield "x"
+        await asyncio.sleep(0)
+        raise ConnectionError("the upstream is gone")
+
+    served = await serving(handler, timeouts=Timeouts(linger=0))
+    peer = await served.ask(get(accept="application/x-ndjson"))
+    assert await peer.head() == NDJSON_HEAD
+    told = b'{"stream-error":{"status":500,"error":"Internal Server Error"}}\n'
+    assert await peer.rest() == chunk(b'"x"\n') + chunk(told)
+    assert str(failures.take()) == "the upstream is gone"
+
+
+async def test_a_stream_can_send_comments_of_its_own(serving: Serving) -> None:
+    """Comments could not be sent, and so no heartbeats."""
+
+    async def handler(request: Request) -> AsyncIterator[Event]:
+        yield Event(None, comment="still thinking")
+        await asyncio.sleep(0)
+
+    peer = await (await serving(handler)).ask(get(accept=SSE))
+    assert await peer.head() == SSE_HEAD
+    await peer.expect(chunk(b": still thinking\n\n"))
