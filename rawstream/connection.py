@@ -113,9 +113,9 @@ class Connection:
         """The next request's head; None when no more will come, or none has begun in `patience` seconds."""
         transport, wire = self._transport, self._wire
         transport.body_ended = False
-        self.idle = True
+        self.idle = not wire.begun
         clock = asyncio.get_running_loop().time
-        until = clock() + patience
+        until = clock() + (patience if self.idle else self._timeouts.head)
         while (event := wire.receive()) is NEED_DATA:
             try:
                 data = await transport.read(until - clock())
@@ -200,6 +200,8 @@ class Connection:
                 return
             encoder = form.encoder()
             sink = self._sink = StreamSink(self._transport, self._wire, self._deadlines, head, encoder, form, stream)
+            if self._closing.is_set():
+                sink.tell_closing()
             pump = Pump(iterator, encoder.encode, sink, *_gathering(stream.flush))
             try:
                 with self._transport.watch(eof=True):

@@ -93,6 +93,7 @@ class StreamSink:
         self._patience = _head_patience(form, stream)
         self._heartbeat = stream.heartbeat if encoder.heartbeat else None
         self._timer: asyncio.TimerHandle | None = None  # when the head leaves at the latest
+        self._prelude = b""  # what the reader has to be told first
         self._pulse: Deadline | None = None
 
     @property
@@ -129,7 +130,7 @@ class StreamSink:
         self._head = None
         if self._heartbeat is not None:
             self._pulse = self._deadlines.after(self._heartbeat, self._beat)
-        return data
+        return data + self._frame(self._prelude)
 
     def _beat(self) -> None:
         assert self._heartbeat is not None
@@ -142,8 +143,11 @@ class StreamSink:
 
     def tell_closing(self) -> None:
         """Tell the reader that the server closes, and when to come back: not all at the same time."""
+        notice = self._encoder.closing(random.randint(1000, 5000))
         if self._head is None:
-            self.write(self._encoder.closing(random.randint(1000, 5000)))
+            self.write(notice)
+        else:
+            self._prelude = notice
 
     def finish(self, payload: bytes) -> None:
         """The last piece, and the proper end, in one write."""

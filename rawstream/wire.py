@@ -169,6 +169,11 @@ class ServerWire:
     # -- where the two sides stand -----------------------------------------------------------------------------------
 
     @property
+    def begun(self) -> bool:
+        """The first byte of a request has come."""
+        return self._lead is None
+
+    @property
     def request_ended(self) -> bool:
         """The whole request has been received: what comes now belongs to a next one."""
         return self._h11.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)

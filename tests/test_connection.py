@@ -1184,6 +1184,16 @@ async def test_the_head_of_a_next_request_has_the_time_of_a_head(serving: Servin
     assert (await peer.head()).startswith(b"HTTP/1.1 408 ")
 
 
+async def test_a_next_request_that_has_begun_with_the_last_has_the_time_of_a_head(
+    serving: Serving, clock: Clock
+) -> None:
+    served = await serving(empty, timeouts=Timeouts(head=5, keep_alive=60))
+    peer = await served.ask(get() + get()[:10])
+    await peer.expect_head(EMPTY)
+    await clock.advance(5.5)
+    assert (await peer.head()).startswith(b"HTTP/1.1 408 ")
+
+
 async def test_a_handler_and_a_silent_stream_may_take_any_time(serving: Serving, clock: Clock) -> None:
     gate = asyncio.Event()
 

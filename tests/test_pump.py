@@ -868,7 +868,7 @@ async def test_what_is_not_awaitable_is_a_type_error() -> None:
         def __anext__(self) -> str:
             return "a"
 
-    with pytest.raises(TypeError, match="await|'async for' received an invalid object"):
+    with pytest.raises(TypeError, match=r"await|'async for' received an invalid object"):
         await pump(Wrong("a"), Sink()).run()
 
 

@@ -82,9 +82,10 @@ def test_the_whole_server_prints_what_the_readme_shows(programs: Path) -> None:
 def test_the_whole_server_runs_as_a_program(programs: Path) -> None:
     program = (programs / "server.py").read_text()
     assert "port=8000, signals=True" in program
-    (programs / "server.py").write_text(program.replace("port=8000", "port=0").replace(
-        "        await server.wait_closed()", "        print(server.addresses[0][1], flush=True)\n        await server.wait_closed()"
-    ))  # fmt: skip
+    telling = program.replace("port=8000", "port=0").replace(
+        "await server.wait_closed()", "print(server.addresses[0][1], flush=True); await server.wait_closed()"
+    )
+    (programs / "server.py").write_text(telling)
     with subprocess.Popen([sys.executable, "server.py"], cwd=programs, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

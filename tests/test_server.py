@@ -6,12 +6,13 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trustme
@@ -264,6 +265,37 @@ async def test_requests_see_that_the_server_closes(serving: Serving) -> None:
     await steps.reach("waits")
     served.server.close()
     assert (await peer.head()).startswith(b"HTTP/1.1 200 OK\r\n")
+    await served.server.wait_closed()
+
+
+@pytest.mark.parametrize("head", [None, "item"])
+async def test_a_stream_whose_head_leaves_only_then_is_told_first(
+    serving: Serving, head: Literal["item"] | None
+) -> None:
+    steps = Steps()
+
+    async def items(request: Request) -> AsyncIterator[str]:
+        if head == "item":
+            steps("waits")
+            await request.closing.wait()
+        yield "x"
+
+    async def handler(request: Request) -> Stream:
+        if head is None:
+            steps("waits")
+            await request.closing.wait()
+        return Stream(items(request), format="sse", head=head)
+
+    served = await serving(handler)
+    peer = await served.ask(get())
+    await steps.reach("waits")
+    served.server.close()
+    assert (await peer.head()).startswith(b"HTTP/1.1 200 OK\r\n")
+    told = await peer.rest()
+    assert re.fullmatch(
+        rb"[0-9a-f]+\r\nevent: stream-closing\ndata: {}\nretry: [1-5][0-9]{3}\n\n\r\n9\r\ndata: x\n\n\r\n0\r\n\r\n",
+        told,
+    )
     await served.server.wait_closed()
 
 
