@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handler = _handler(options.handler)
         with asyncio.Runner(loop_factory=_loop_factory(options.loop)) as runner:
             runner.run(_run(handler, options))
-    except (_Failed, ValueError) as exc:
+    except _Failed as exc:
         return _say("rawstream: " + " ".join(str(exc).splitlines()), 2)
     except KeyboardInterrupt:
         return 130  # a Ctrl-C before the server had taken the signal
@@ -107,7 +107,10 @@ def _port(text: str) -> int:
 
 def _settings(kind: type[T], options: argparse.Namespace) -> T:
     prefix = kind.__name__.lower()[:-1]
-    return kind(**{field.name: getattr(options, f"{prefix}_{field.name}") for field in fields(kind)})
+    try:
+        return kind(**{field.name: getattr(options, f"{prefix}_{field.name}") for field in fields(kind)})
+    except ValueError as exc:
+        raise _Failed(str(exc)) from exc
 
 
 def _set_up_logs(options: argparse.Namespace) -> None:
@@ -164,10 +167,14 @@ def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 9325 section 3.1.1: older ones must not be used
     try:
-        context.load_cert_chain(options.certfile, options.keyfile)
+        context.load_cert_chain(options.certfile, options.keyfile, password=_no_password)
     except (OSError, ssl.SSLError) as exc:
         raise _Failed(f"the certificate or its key cannot be read: {exc}") from exc
     return context
+
+
+def _no_password() -> str:
+    raise _Failed("the private key is encrypted: give one that is not, since nobody may be there to type a password")
 
 
 def _loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop]:

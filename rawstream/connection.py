@@ -37,7 +37,8 @@ from .wire import CLOSED, NEED_DATA, ServerWire
 
 log = logging.getLogger("rawstream")
 
-_ids = (f"{secrets.token_hex(3)}-{number}" for number in itertools.count(1))
+_PROCESS = secrets.token_hex(3)
+_numbers = itertools.count(1)
 
 
 _TIME_TO_READ = 1.0  # seconds, at most; with 50 ms Chromium's pages had read the reason in 10 of 10 tries
@@ -87,6 +88,8 @@ class Connection:
                 if self._closing.is_set() or not wire.reusable:
                     break
                 wire.next_cycle()
+                if wire.begun:
+                    await asyncio.sleep(0)  # who sends many requests at once shall not keep the others waiting
                 patience = self._timeouts.keep_alive
             await self._finish()
         except _Cut as cut:
@@ -136,7 +139,7 @@ class Connection:
     async def _serve(self, head: RequestHead) -> None:
         transport = self._transport
         body = RequestBody(transport, self._wire, head.headers, self._limits.body, self._timeouts.body)
-        request = Request(head, self._client, next(_ids), self._closing, body)
+        request = Request(head, self._client, f"{_PROCESS}-{next(_numbers)}", self._closing, body)
         began, sent, outcome = time.monotonic(), transport.sent, "cut"
         self._status = 0
         try:
@@ -161,9 +164,9 @@ class Connection:
 
     async def _ask(self, request: Request) -> Response | Stream:
         """What the handler answers."""
-        if request.last_event_id == formats.END_ID:
+        if request.method == "GET" and request.last_event_id == formats.END_ID:
             # EventSource comes back when a stream has ended; 204 is how it is told to stop (WHATWG HTML 9.2.3).
-            return Response(204)
+            return _nothing_more(request)
         with self._transport.watch():
             answer = self._handler(request)
             if hasattr(answer, "__await__"):
@@ -250,6 +253,15 @@ class Connection:
             self._transport.close()
         else:
             await self._transport.linger(self._timeouts.linger)
+
+
+def _nothing_more(request: Request) -> Response:
+    origin = request.headers.get("origin")
+    if origin is None:
+        return Response(204)
+    # A page of another origin may only see it if it is let to (Fetch, section 3.2), and there is nothing in it to hide.
+    allow = [("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true"), ("Vary", "Origin")]
+    return Response(204, allow)
 
 
 def _represent(request: Request, stream: Stream) -> tuple[Format, list[tuple[str, str]]]:

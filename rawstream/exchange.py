@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import random
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from .errors import BodyTooLarge, RemoteError
 from .formats import Encoder, Format
 from .messages import Headers, Stream
 from .transport import Transport
-from .wire import Data, End, Frame, PreparedHead, ServerWire, until_close
+from .wire import NEED_DATA, Data, End, Frame, PreparedHead, ServerWire, until_close
 
 
 class RequestBody:
@@ -26,37 +25,43 @@ class RequestBody:
         self._limit = limit
         self._patience = patience
         self._size = 0
-        self.trailers = Headers()
-        self._next: Data | None = None
-        # Most requests have no body, and h11 tells so when it is asked: then what comes is a next request's.
+        self._piece = b""  # what has come, and was not asked for yet
+        self._trailers = Headers()
+        self._trouble: RemoteError | None = None  # what came after the piece, if it is no body
+        # Most requests have no body, or have brought it with them: then what comes from now on is a next request's.
         self._take()
 
-    def _take(self) -> bool:
-        """Look at what is there; False if more must be read. A piece of the body is put into `_next`."""
-        event = self._wire.receive()
-        match event:
-            case Data():
-                self._next = event
-            case End():
-                self.trailers = event.trailers
-                self._transport.body_ended = True
-            case _:
-                return False
-        return True
+    @property
+    def trailers(self) -> Headers:
+        """The fields that came after a chunked body; empty until it has been read to its end."""
+        return Headers() if self._piece else self._trailers
+
+    def _take(self) -> None:
+        """Take what there is of the body off the wire, up to its end."""
+        pieces = [self._piece]
+        try:
+            while not self._wire.request_ended and (event := self._wire.receive()) is not NEED_DATA:
+                if isinstance(event, Data):
+                    pieces.append(event.data)
+                elif isinstance(event, End):
+                    self._trailers = event.trailers
+        except RemoteError as error:
+            self._trouble = error
+        self._piece = b"".join(pieces)
+        self._transport.body_ended = self._wire.request_ended
 
     async def read(self) -> bytes:
         """The next piece, b"" at the end. Raises BodyTooLarge, ReadTimeout, ProtocolError or Disconnected."""
         if self._size == 0 and int(self._headers.get("content-length", "0")) > self._limit:
             raise BodyTooLarge(f"a request's body has at most {self._limit} bytes here")
-        while self._next is None and not self._wire.request_ended:
-            if self._take():
-                continue
+        while not (self._piece or self._trouble or self._wire.request_ended):
             if go_ahead := self._wire.go_ahead():
                 self._transport.write(go_ahead)
             self._wire.feed(await self._transport.read(self._patience))
-        if self._next is None:
-            return b""
-        piece, self._next = self._next.data, None
+            self._take()
+        if self._trouble and not self._piece:
+            raise self._trouble
+        piece, self._piece = self._piece, b""
         self._size += len(piece)
         if self._size > self._limit:
             raise BodyTooLarge(f"a request's body has at most {self._limit} bytes here")
@@ -64,10 +69,9 @@ class RequestBody:
 
     def skip(self) -> None:
         """Drop what the handler did not ask for, as far as it is here."""
-        with contextlib.suppress(RemoteError):
-            while not self._wire.request_ended and self._take():
-                pass
-        self._next = None
+        if self._trouble is None:
+            self._take()
+        self._piece = b""
 
 
 class StreamSink:

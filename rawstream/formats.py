@@ -246,7 +246,7 @@ def fixed(form: object) -> Format:
     return found
 
 
-_QVALUE = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+_QVALUE = re.compile(r'("?)(?P<value>0?\.[0-9]{1,3}|0\.?|1(?:\.0{0,3})?)\1')  # and ".2", which old Java sends
 _RANGE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
 
 
@@ -279,12 +279,15 @@ def negotiate(accept: str | None) -> Format:
 
 def _media_range(member: str) -> tuple[str, float] | None:
     name, *parameters = (part.strip() for part in member.split(";"))
+    if name == "*":
+        name = "*/*"  # RFC 2616 knew no such range either, but old Java sends it
     if not _RANGE.fullmatch(name):
         return None
     for parameter in parameters:
         key, _, value = parameter.partition("=")
         if key.strip() == "q":
-            return (name, float(value)) if _QVALUE.fullmatch(value.strip()) else None
+            match = _QVALUE.fullmatch(value.strip())
+            return (name, float(match["value"])) if match else None
     return name, 1.0
 
 

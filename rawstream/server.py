@@ -105,14 +105,20 @@ class Server:
     async def listen(self, listening: list[socket.socket], ssl: SSLContext | None) -> None:
         """Accept connections from these sockets, which become the server's."""
         self._sockets = listening
+        deadlines: dict[str, Any] = {}
+        if ssl is not None:
+            shutdown = max(self._timeouts.linger, 0.1)
+            deadlines = {"ssl_handshake_timeout": self._timeouts.head, "ssl_shutdown_timeout": shutdown}
         for sock in listening:
             sockets.tune(sock, self._timeouts.write_stall)
             if sock.family == getattr(socket, "AF_UNIX", None):
                 listener: asyncio.Server = await self._loop.create_unix_server(
-                    self._accept, sock=sock, ssl=ssl, backlog=_BACKLOG, **_KEEP_FILE
+                    self._accept, sock=sock, ssl=ssl, backlog=_BACKLOG, **deadlines, **_KEEP_FILE
                 )
             else:
-                listener = await self._loop.create_server(self._accept, sock=sock, ssl=ssl, backlog=_BACKLOG)
+                listener = await self._loop.create_server(
+                    self._accept, sock=sock, ssl=ssl, backlog=_BACKLOG, **deadlines
+                )
             self._listeners.append(listener)
 
     def abandon(self) -> None:

@@ -16,7 +16,6 @@ _NOTSENT_LOWAT = 16 * 1024  # bytes the kernel takes and has not sent yet; witho
 
 def inherited(fd: int) -> socket.socket:
     """The listening socket of descriptor `fd`. Raises OSError or LocalError, and then leaves the descriptor open."""
-    """The listening socket behind a file descriptor. Raises OSError or LocalError if there is none."""
     try:
         sock = socket.socket(fileno=fd)
         if sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -29,7 +28,6 @@ def inherited(fd: int) -> socket.socket:
 
 def bound_unix(path: str) -> socket.socket:
     """A socket bound to `path`, where the file of a server that is gone may be in the way. Raises OSError."""
-    """A socket at `path`, in place of a file that a dead server left there. Raises OSError, also if one listens."""
     if _is_stale(path):
         os.unlink(path)
     sock = socket.socket(socket.AF_UNIX)

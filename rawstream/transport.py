@@ -18,6 +18,9 @@ from .config import Limits, Timeouts
 from .deadlines import Deadline, Deadlines
 from .errors import Disconnected, LocalError, ReadTimeout, RemoteError
 
+_PIECE = 8 * 1024
+"""Bytes given out at once: if they are a body in chunks of a byte each, h11 takes 10 ms for them."""
+
 
 class Watch:
     """`with transport.watch():` the task inside is cancelled when the peer is gone, and Disconnected comes out.
@@ -160,11 +163,15 @@ class Transport(asyncio.Protocol):
     # -- in ----------------------------------------------------------------------------------------------------------
 
     async def read(self, seconds: float) -> bytes:
-        """What has come; b"" at the end. Raises ReadTimeout after `seconds` of nothing, Disconnected if all is lost.
+        """What has come, a piece at a time; b"" at the end.
+
+        Raises ReadTimeout after `seconds` of nothing, and Disconnected if all is lost.
 
         Cancelling loses nothing.
         """
-        if not (self._inbox or self._ended or self._dropping):
+        if self._inbox:
+            await asyncio.sleep(0)  # who sends much at once shall not keep the others waiting
+        elif not (self._ended or self._dropping):
             self._readable = self._loop.create_future()
             deadline = self._deadlines.after(seconds, self._read_too_late)
             try:
@@ -175,12 +182,15 @@ class Transport(asyncio.Protocol):
         if not self._inbox and self._gone:
             raise Disconnected("the connection was lost")
         data = b"".join(self._inbox)
-        self._inbox.clear()
-        self._held = 0
-        if not self._reading:
+        self._keep(data[_PIECE:])
+        return data[:_PIECE]
+
+    def _keep(self, rest: bytes) -> None:
+        self._inbox = [rest] if rest else []
+        self._held = len(rest)
+        if not self._reading and self._held <= self._limits.held:
             self._reading = True
             self._transport.resume_reading()
-        return data
 
     def _read_too_late(self) -> None:
         if self._readable is not None and not self._readable.done():
@@ -258,7 +268,7 @@ class Transport(asyncio.Protocol):
             until = self._loop.time() + seconds
             with contextlib.suppress(RemoteError):
                 while self._loop.time() < until and await self.read(until - self._loop.time()):
-                    pass
+                    self._keep(b"")
         finally:
             self.close()
 

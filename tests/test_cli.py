@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 import rawstream
 from rawstream import cli
@@ -588,6 +589,17 @@ def test_a_certificate_that_is_not_there(capsys: pytest.CaptureFixture[str], pro
     line = failed(capsys, "--certfile", "absent.pem")
     assert line.startswith("rawstream: the certificate or its key cannot be read: ")
     assert "No such file or directory" in line
+
+
+def test_an_encrypted_key_does_not_wait_for_a_password(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    certificate = trustme.CA().issue_cert("localhost")
+    key = serialization.load_pem_private_key(certificate.private_key_pem.bytes(), None)
+    secret = serialization.BestAvailableEncryption(b"secret")
+    form = serialization.PrivateFormat.PKCS8
+    Path("key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, secret))
+    certificate.cert_chain_pems[0].write_to_path("chain.pem")
+    line = failed(capsys, "--certfile", "chain.pem", "--keyfile", "key.pem")
+    assert line.startswith("rawstream: the private key is encrypted: ")
 
 
 def test_a_certificate_that_is_none(capsys: pytest.CaptureFixture[str], project: Path) -> None:

@@ -486,6 +486,19 @@ async def test_who_comes_back_with_the_end_of_a_stream_gets_204_and_the_handler_
     assert steps.done == ["ran"]
 
 
+async def test_a_page_of_another_origin_may_see_that_there_is_nothing_more(serving: Serving) -> None:
+    peer = await (await serving(empty)).ask(get("/", SSE, "Last-Event-ID: stream-end", "Origin: https://example.org"))
+    assert await peer.head() == (
+        b"HTTP/1.1 204 No Content\r\nAccess-Control-Allow-Origin: https://example.org\r\n"
+        b"Access-Control-Allow-Credentials: true\r\nVary: Origin\r\n\r\n"
+    )
+
+
+async def test_what_is_no_get_is_done_whatever_its_last_event_id(serving: Serving) -> None:
+    peer = await (await serving(empty)).ask(get("/", "Last-Event-ID: stream-end").replace(b"GET", b"POST", 1))
+    await peer.expect_head(EMPTY)
+
+
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 

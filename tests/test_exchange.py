@@ -121,6 +121,49 @@ async def test_a_body_can_be_answered_while_it_comes(serving: Serving) -> None:
     assert await peer.head() == JSON_HEAD
 
 
+async def test_a_body_in_tiny_chunks_does_not_keep_the_others_waiting(serving: Serving) -> None:
+    """Each chunk costs h11 some 10 µs: parsed in one go, a few hundred kilobytes of them would hold the loop."""
+    turns = 0
+
+    async def handler(request: Request) -> Response:
+        nonlocal turns
+        loop, counting = asyncio.get_running_loop(), True
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            if counting:
+                loop.call_soon(turn)
+
+        turn()
+        body = await request.body()
+        counting = False
+        return Response.text(str(len(body)))
+
+    peer = await (await serving(handler)).ask(chunked_post() + chunk(b"ab") * 20_000 + LAST_CHUNK)
+    assert (await peer.response())[1] == b"40000"
+    assert turns >= 20_000 * len(chunk(b"ab")) / 8192
+
+
+async def test_a_body_that_is_here_and_was_not_read_hides_no_loss(serving: Serving) -> None:
+    """What comes behind it is a next request's: it is dropped when it gets too much, and the loss is seen."""
+    steps = Steps()
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        try:
+            yield "x"
+            steps("waits")
+            await asyncio.Event().wait()
+        finally:
+            steps("finally")
+
+    peer = await (await serving(handler)).ask(post(b"0123456789"))
+    await steps.reach("waits")
+    await peer.send(b"x" * 40_000)
+    peer.close()
+    await steps.reach("waits", "finally")
+
+
 async def test_a_client_waits_while_the_handler_does_not_read(serving: Serving) -> None:
     """Little is held: the kernel's buffers fill, and the client's sends stall."""
     body = b"x" * 4_000_000

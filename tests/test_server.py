@@ -806,6 +806,15 @@ async def test_a_reader_that_takes_nothing_is_cut_under_tls(secure: Secure, auth
     await until(lambda: served.server.connections == 0)
 
 
+async def test_a_tls_handshake_has_the_time_of_a_head(secure: Secure) -> None:
+    asyncio.get_running_loop().set_debug(False)  # asyncio would report a handshake that failed
+    served = await secure(empty, timeouts=Timeouts(head=0.1))
+    reader, writer = await asyncio.open_connection(*served.server.addresses[0])
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_closing_ends_an_idle_tls_connection_properly(secure: Secure, authority: trustme.CA) -> None:
     served = await secure(empty)
     peer = await served.connect_tls(client_context(authority))
