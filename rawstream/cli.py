@@ -77,7 +77,7 @@ def _add_options(parser: argparse.ArgumentParser, otherwise: Any = None) -> None
         group.add_argument(name, default=default if otherwise is None else otherwise, **how)
 
     listen = parser.add_argument_group("where to listen")
-    add(listen, "--host", _HOST, help=f"address or name (default: {_HOST})")
+    add(listen, "--host", _HOST, type=_host, help=f"address or name (default: {_HOST})")
     add(listen, "--port", _PORT, type=_port, help=f"0 takes a free one (default: {_PORT})")
     add(listen, "--uds", metavar="PATH", help="a Unix socket instead")
     add(listen, "--fd", type=int, metavar="N", help="an inherited listening socket instead")
@@ -97,6 +97,12 @@ def _add_options(parser: argparse.ArgumentParser, otherwise: Any = None) -> None
             name = f"--{kind.__name__.lower()[:-1]}-{field.name.replace('_', '-')}"
             read = type(field.default)
             add(group, name, field.default, type=read, metavar="N", help=f"(default: {field.default})")
+
+
+def _host(text: str) -> str:
+    if text:
+        return text
+    raise argparse.ArgumentTypeError("a host is a name or an address; 0.0.0.0 and :: stand for all of them")
 
 
 def _port(text: str) -> int:
@@ -134,7 +140,7 @@ def _handler(name: str | None) -> Handler:
 
         return router
     module_name, colon, attribute = name.partition(":")
-    if not colon or not module_name or not attribute:
+    if not colon or not attribute or not all(part.isidentifier() for part in module_name.split(".")):
         raise _Failed(f"name a handler as module:handler, as in 'serve mymodule:router', not {name!r}")
     sys.path.insert(0, os.getcwd())
     try:
@@ -155,8 +161,11 @@ def _handler(name: str | None) -> Handler:
 
 
 def _where(exc: BaseException) -> str:
-    last = traceback.extract_tb(exc.__traceback__)[-1]
-    return "" if isinstance(exc, SyntaxError) else f" ({last.filename}, line {last.lineno})"
+    """The last line of the user's that was at work, not of what it called here or of the import machinery."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    ours = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen")
+    users = [frame for frame in frames if not frame.filename.startswith(ours)]
+    return f" ({users[-1].filename}, line {users[-1].lineno})" if users and not isinstance(exc, SyntaxError) else ""
 
 
 def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:

@@ -581,6 +581,28 @@ def test_a_handler_that_cannot_be_called(capsys: pytest.CaptureFixture[str], pro
     )
 
 
+def test_a_mistake_in_a_module_is_told_with_the_modules_own_line(
+    capsys: pytest.CaptureFixture[str], project: Path
+) -> None:
+    Path("mistaken.py").write_text("from rawstream import Router\n\nRouter().get('nope')\n")
+    assert failed(capsys, "serve", "mistaken:router") == (
+        "rawstream: module 'mistaken' cannot be imported: LocalError: a route's path begins with /: 'nope' "
+        f"({project / 'mistaken.py'}, line 3)"
+    )
+
+
+@pytest.mark.parametrize("name", ["./bad.py:ok", ".bad:ok", "bad-name:ok", ":ok", "bad:"])
+def test_what_cannot_be_a_module_is_told_how_to_be_named(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert failed(capsys, "serve", name).startswith("rawstream: name a handler as module:handler, ")
+
+
+def test_no_host_is_not_all_hosts(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--host", ""])
+    assert ended.value.code == 2
+    assert "argument --host: a host is a name or an address" in capsys.readouterr().err
+
+
 def test_a_key_without_a_certificate(capsys: pytest.CaptureFixture[str]) -> None:
     assert failed(capsys, "--keyfile", "key.pem") == "rawstream: --keyfile needs --certfile"
 
