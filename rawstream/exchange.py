@@ -77,6 +77,11 @@ class RequestBody:
 class StreamSink:
     """One stream's way to the wire: holds the head back until it may leave, frames, and keeps the stream alive."""
 
+    __slots__ = (
+        "_deadlines", "_encoder", "_frame", "_head", "_heartbeat", "_patience", "_prelude", "_pulse", "_timer",
+        "_transport", "_wire",
+    )  # fmt: skip
+
     def __init__(
         self,
         transport: Transport,
@@ -113,15 +118,18 @@ class StreamSink:
         """Call back after so many seconds."""
         return self._transport.later(seconds, callback)
 
-    def write(self, payload: bytes) -> None:
-        """Send a piece of the body. The first takes the head along; b"" says that the generator waits."""
+    def write(self, payload: bytes) -> bool:
+        """Send a piece of the body. The first takes the head along; b"" says that the generator waits.
+
+        Returns `writable`.
+        """
         if self._head is None:
-            if payload:
-                self._transport.write(self._frame(payload))
-        elif payload or self._patience == 0.0:
-            self._transport.write(self._open() + self._frame(payload))
-        elif self._timer is None and self._patience != math.inf:
+            return self._transport.write(self._frame(payload)) if payload else self._transport.writable
+        if payload or self._patience == 0.0:
+            return self._transport.write(self._open() + self._frame(payload))
+        if self._timer is None and self._patience != math.inf:
             self._timer = self.later(self._patience, self._lead)
+        return self._transport.writable
 
     def _lead(self) -> None:
         """The head has waited long enough for an item."""

@@ -29,7 +29,7 @@ class Sink(Protocol):
 
     @property
     def writable(self) -> bool: ...  # not while the reader is behind, nor when it is gone
-    def write(self, payload: bytes) -> None: ...  # never waits, never fails; b"" says that the iterator waits
+    def write(self, payload: bytes) -> bool: ...  # never waits or fails; b"" says that the iterator waits; -> writable
     async def drain(self) -> None: ...  # waits until writable; raises when the reader is gone
     def later(self, seconds: float, callback: Callable[[], None]) -> Any: ...  # has cancel()
 
@@ -48,44 +48,45 @@ class Pump:
         self._gather, self._hold, self._clock = gather, hold, clock
         self._timer: Any = None
         self._parts: list[bytes] = []
-        self._size = self._taken = 0  # bytes gathered; items taken
+        self._taken = 0  # items that were gathered and sent
+        self._keeps_up = True  # the reader did when the iterator last waited
         self._until = clock() + TURN  # when the loop has to run; 0.0 if it has run since the last item
 
     async def run(self) -> None:
         """Until the iterator ends; what it gave last is left for `take`. Raises what it, `encode` and `drain` raise."""
-        try:
-            await before_wait(self._fill(), self._waits)
-        except ItemError as error:
-            error.index = self._taken + len(self._parts)
-            raise
-        finally:
-            self._disarm()
+        await before_wait(self._fill(), self._waits)
 
     def take(self) -> bytes:
         """What is gathered, and from now on is not."""
         payload = b"".join(self._parts)
         self._taken += len(self._parts)
         self._parts.clear()
-        self._size = 0
         return payload
 
     async def _fill(self) -> None:
-        encode, append, gather, clock = self._encode, self._parts.append, self._gather, self._clock
-        async for item in self._iterator:
-            part = encode(item)
-            append(part)
-            self._size = size = self._size + len(part)
-            if size >= gather or (now := clock()) >= self._until:
-                if size < gather and self._until == 0.0 and self._sink.writable:
-                    self._until = now + TURN  # the loop has just run, and the reader keeps up
-                else:
-                    await self._turn()
+        encode, parts, gather, clock = self._encode, self._parts, self._gather, self._clock
+        append, size = parts.append, 0
+        try:
+            async for item in self._iterator:
+                part = encode(item)
+                size = size + len(part) if parts else len(part)
+                append(part)
+                if size >= gather or (now := clock()) >= self._until:
+                    if size < gather and self._until == 0.0 and self._keeps_up:
+                        self._until = now + TURN  # the loop has just run, and the reader keeps up
+                    else:
+                        await self._turn()
+        except ItemError as error:
+            error.index = self._taken + len(parts)
+            raise
+        finally:
+            self._disarm()
 
     async def _turn(self) -> None:
         """Let the loop run, unless it just has, and the reader catch up; what arrives meanwhile goes to the `yield`."""
         while True:
             try:
-                if self._size >= self._gather:
+                if sum(map(len, self._parts)) >= self._gather:
                     self._flush()
                 if self._until != 0.0:
                     await _let_the_loop_run()  # a wait, too: what is not held is flushed before it
@@ -101,11 +102,10 @@ class Pump:
                 except StopAsyncIteration:
                     return
             self._parts.append(self._encode(item))
-            self._size += len(self._parts[-1])
 
     def _waits(self) -> None:
         self._until = 0.0
-        self._sink.write(b"" if self._hold else self.take())
+        self._keeps_up = self._sink.write(b"" if self._hold else self.take())
         if self._parts and self._timer is None:
             self._timer = self._sink.later(self._hold, self._flush)
 
@@ -114,9 +114,9 @@ class Pump:
         self._sink.write(self.take())
 
     def _disarm(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
 
 
 @types.coroutine

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -63,6 +64,12 @@ class Watch:
 class Transport(asyncio.Protocol):
     """One connection to a peer. `connected` is called when it is there, `lost` when it is gone for good."""
 
+    __slots__ = (
+        "_behind", "_connected", "_deadlines", "_drained", "_dropping", "_ended", "_fd", "_gone", "_held", "_inbox",
+        "_left", "_left_at", "_limits", "_loop", "_lost", "_readable", "_reading", "_stall", "_timeouts", "_transport",
+        "_wrote_at", "body_ended", "sent", "watched", "writable",
+    )  # fmt: skip
+
     def __init__(
         self,
         limits: Limits,
@@ -87,8 +94,10 @@ class Transport(asyncio.Protocol):
         self._readable: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._stall: Deadline | None = None
-        self._left = -1  # bytes that had left the write buffer when that was last looked at ...
+        self._left = 0  # bytes that had left the write buffer when that was last looked at ...
         self._left_at = 0.0  # ... and found to have grown
+        self._fd = -1  # the socket, where we may send on it ourselves
+        self._behind = False  # asyncio's transport was given something to send
         self.body_ended = False
         """Set while what comes in belongs to a next request."""
         self.watched: Watch | None = None
@@ -105,6 +114,8 @@ class Transport(asyncio.Protocol):
         self.writable = True
         # asyncio's own mark of 64 KiB would let a reader who stopped reading hold so much, and be noticed so late.
         self._transport.set_write_buffer_limits(self._limits.high_water)
+        if type(transport).__module__ == "asyncio.selector_events":  # and no TLS, tap or other loop is in between
+            self._fd = transport.get_extra_info("socket").fileno()
         self._connected(self)
 
     def data_received(self, data: bytes) -> None:
@@ -210,17 +221,31 @@ class Transport(asyncio.Protocol):
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
-        """Send `data` now, as far as the socket takes it; never waits. Nothing happens if the peer is gone."""
-        transport = self._transport
-        if transport.is_closing():
-            return
-        transport.write(data)
-        self.sent += len(data)
+    def write(self, data: bytes) -> bool:
+        """Send `data` now, as far as the socket takes it; never waits. Nothing happens if the peer is gone.
+
+        Returns `writable`.
+        """
+        if self._transport.is_closing():
+            return False
         self._wrote_at = self._loop.time()
-        if self._stall is None and transport.get_write_buffer_size():
-            self._left = -1
-            self._look_for_stall()
+        if self._stall is None:  # then all that was sent before has left
+            self._left, self._left_at = self.sent, self._wrote_at
+            self._stall = self._deadlines.after(self._timeouts.write_stall / 4, self._look_for_stall)
+        self.sent += len(data)
+        if self._fd >= 0 and not (self._behind and self._transport.get_write_buffer_size()):
+            # asyncio's transport would do the same, at three times the price.
+            try:
+                sent = os.write(self._fd, data)
+            except OSError:
+                sent = 0  # it meets this too, and knows what to do
+            if sent == len(data):
+                self._behind = False
+                return self.writable
+            self._behind = True
+            data = data[sent:]
+        self._transport.write(data)
+        return self.writable
 
     async def drain(self) -> None:
         """Wait until the peer may be written to. Raises Disconnected if it is gone."""
