@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks latency` and `python -m benchmarks flush`."""
+"""The command line: `python -m benchmarks latency`, `flush`, `soak` and `slowhttptest`."""
 
 import argparse
 import dataclasses
@@ -10,25 +10,41 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
-from benchmarks import report
+from benchmarks import report, slowhttp
 from benchmarks.load import reader_cost
 from benchmarks.machine import machine, missing, versions
 from benchmarks.peers import PEERS, Peer
 from benchmarks.process import ROOT
 from benchmarks.progress import Progress
 from benchmarks.settings import QUICK, Settings
+from benchmarks.soak import run as soak
 from benchmarks.turns import count_turns, enter, run
 from benchmarks.workload import Workload
 from benchmarks.workloads import COMMANDS
 
+
+class Other(Protocol):
+    """A command that measures nothing, but shows whether rawstream holds: a module with these."""
+
+    HELP: str
+    PINNED: bool
+    """Whether server and load have a core each."""
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def main(self, options: argparse.Namespace) -> int: ...
+
+
+OTHERS: dict[str, Other] = {"soak": soak, "slowhttptest": slowhttp}
 RESULTS = ROOT / "benchmarks" / "results"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure how chunks travel.")
     names = ", ".join(peer.name for peer in PEERS)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join([*COMMANDS, *OTHERS]) + "}")
     for command, workloads in COMMANDS.items():
         known = ", ".join(workload.name for workload in workloads)
         sub = commands.add_parser(command, help=f"the workloads {known}", description=f"Runs the workloads {known}.")
@@ -42,10 +58,24 @@ def _parser() -> argparse.ArgumentParser:
             metavar="A,B",
             help=f"only these workloads ({known})",
         )
-        sub.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help=f"where results go ({RESULTS})")
-        sub.add_argument("--server-core", type=_core, metavar="N", help="core of the servers (the first)")
-        sub.add_argument("--load-core", type=_core, metavar="N", help="core of the load (the second)")
+        _add_output(sub)
+        _add_cores(sub)
+    for command, module in OTHERS.items():
+        sub = commands.add_parser(command, help=module.HELP, description=module.HELP)
+        module.add_options(sub)
+        _add_output(sub)
+        if module.PINNED:
+            _add_cores(sub)
     return parser
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help=f"where results go ({RESULTS})")
+
+
+def _add_cores(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--server-core", type=_core, metavar="N", help="core of the servers (the first)")
+    parser.add_argument("--load-core", type=_core, metavar="N", help="core of the load (the second)")
 
 
 def _positive(text: str) -> int:
@@ -84,18 +114,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if sys.platform != "linux":
         parser.error("the benchmarks run on Linux only (cores, process clocks, epoll)")
-    settings = QUICK if options.quick else Settings()
     cores = sorted(os.sched_getaffinity(0))
     for name, core in (("server_core", cores[0]), ("load_core", cores[1 % len(cores)])):
-        if (asked := getattr(options, name)) is not None and asked not in cores:
+        if (asked := getattr(options, name, None)) is not None and asked not in cores:
             parser.error(f"there is no core {asked} for this process; there are: {', '.join(map(str, cores))}")
-        settings = dataclasses.replace(settings, **{name: core if asked is None else asked})
-    if options.rounds:
-        settings = dataclasses.replace(settings, rounds=options.rounds)
+        setattr(options, name, core if asked is None else asked)
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         parser.error(f"can't write results to {options.output}: {exc.strerror}")
+    if options.command in OTHERS:
+        return OTHERS[options.command].main(options)
+    settings = dataclasses.replace(
+        QUICK if options.quick else Settings(), server_core=options.server_core, load_core=options.load_core
+    )
+    if options.rounds:
+        settings = dataclasses.replace(settings, rounds=options.rounds)
     result = measure(options.command, options.workloads, options.peers, settings)
     print(report.tables(result, options.workloads))
     print("\nWritten: " + ", ".join(str(path) for path in write(result, options.output)))

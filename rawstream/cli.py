@@ -1,122 +1,74 @@
 """`python -m rawstream`: the demo, or `serve module:handler`; and what goes wrong told in one line.
 
-Exit status: 0 after an orderly end, 2 for anything that kept the server from starting.
+Exit status: 0 after an orderly end, 1 if handlers or workers had to be left or killed, 2 for anything that kept the
+server from starting.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import importlib
 import logging
 import operator
 import os
+import resource
+import signal
+import socket
 import ssl
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from typing import Any, NoReturn, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
-from . import Limits, Timeouts, __version__, serve
+from . import __version__, observe, serve, sockets
 from .errors import RawstreamError
 from .messages import Handler
-
-_HOST, _PORT = "127.0.0.1", 8000
-_DESCRIPTION = "Stream from async generators over HTTP/1.1. Without a command: the demo, with its page at /."
-
-T = TypeVar("T", Limits, Timeouts)
-
-
-class _Failed(Exception):
-    """What keeps the server from starting, as a line for a person."""
+from .options import HOST, PORT, Failed, check, check_place, read
+from .workers import Worker, Workers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = read(given)
+    worker = Worker(options.is_worker) if options.is_worker else None
     _set_up_logs(options)
+    _open_as_many_files_as_allowed()
     try:
-        options.limits, options.timeouts = _settings(Limits, options), _settings(Timeouts, options)
-        handler = _handler(options.handler)
-        with asyncio.Runner(loop_factory=_loop_factory(options.loop)) as runner:
-            runner.run(_run(handler, options))
-    except _Failed as exc:
+        check(options)
+        if worker is None:
+            check_place(options, sockets.activated())
+        factory = _loop_factory(options.loop)
+        if options.workers > 1 and worker is None:
+            running = _keep_workers(options, given, _package(factory))
+            factory = asyncio.SelectorEventLoop
+        else:
+            running = _serve(_handler(options.handler), options, worker)
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(running)
+    except Failed as exc:
         return _say("rawstream: " + " ".join(str(exc).splitlines()), 2)
     except KeyboardInterrupt:
         return 130  # a Ctrl-C before the server had taken the signal
-    return 0
+    finally:
+        if worker is not None:
+            worker.close()
 
 
 def _say(line: str, status: int = 0) -> int:
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(line, file=sys.stderr, flush=True)
     return status
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, without the usage that argparse puts before it."""
-        self.exit(2, f"{self.prog}: {message} (--help shows all options)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("python -m rawstream", description=_DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"rawstream {__version__}")
-    parser.set_defaults(handler=None)
-    _add_options(parser)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    command = commands.add_parser("serve", help="serve a handler of yours", description="Serve a handler of yours.")
-    command.add_argument("handler", metavar="MODULE:HANDLER", help="a coroutine function, async generator or Router")
-    _add_options(command, argparse.SUPPRESS)  # an option that stands before the command keeps its value
-    return parser
-
-
-def _add_options(parser: argparse.ArgumentParser, otherwise: Any = None) -> None:
-    def add(group: Any, name: str, default: Any = None, **how: Any) -> None:
-        group.add_argument(name, default=default if otherwise is None else otherwise, **how)
-
-    listen = parser.add_argument_group("where to listen")
-    add(listen, "--host", _HOST, type=_host, help=f"address or name (default: {_HOST})")
-    add(listen, "--port", _PORT, type=_port, help=f"0 takes a free one (default: {_PORT})")
-    add(listen, "--uds", metavar="PATH", help="a Unix socket instead")
-    add(listen, "--fd", type=int, metavar="N", help="an inherited listening socket instead")
-    add(listen, "--certfile", metavar="FILE", help="serve HTTPS with this certificate chain (PEM)")
-    add(listen, "--keyfile", metavar="FILE", help="its private key, if it is in a file of its own")
-    run = parser.add_argument_group("how to run")
-    loops = ("auto", "asyncio", "uvloop")
-    add(
-        run, "--loop", "auto", choices=loops, help="event loop; auto (default): uvloop if it is installed, else asyncio"
-    )
-    add(run, "--access-log", False, action="store_true", help="a line for each request, to stderr")
-    add(run, "--wire", False, action="store_true", help="every byte in and out, with time and direction, to stderr")
-    # Each setting is an option, so that --help shows them all with their defaults.
-    for kind, title in ((Limits, "limits, in bytes (headers: a count)"), (Timeouts, "timeouts, in seconds")):
-        group = parser.add_argument_group(title)
-        for field in fields(kind):
-            name = f"--{kind.__name__.lower()[:-1]}-{field.name.replace('_', '-')}"
-            read = type(field.default)
-            add(group, name, field.default, type=read, metavar="N", help=f"(default: {field.default})")
-
-
-def _host(text: str) -> str:
-    if text:
-        return text
-    raise argparse.ArgumentTypeError("a host is a name or an address; 0.0.0.0 and :: stand for all of them")
-
-
-def _port(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) <= 65535:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
-
-
-def _settings(kind: type[T], options: argparse.Namespace) -> T:
-    prefix = kind.__name__.lower()[:-1]
-    try:
-        return kind(**{field.name: getattr(options, f"{prefix}_{field.name}") for field in fields(kind)})
-    except ValueError as exc:
-        raise _Failed(str(exc)) from exc
+def _open_as_many_files_as_allowed() -> None:
+    """Each connection is an open file, and the soft limit is there for programs that use select(); Go does this too."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS takes no "unlimited"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _set_up_logs(options: argparse.Namespace) -> None:
@@ -131,32 +83,37 @@ def _set_up_logs(options: argparse.Namespace) -> None:
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
+    if options.access_log:
+        observe.access_log(options.access_log)
+
+
+# -- the handler, the certificate, the loop ----------------------------------------------------------------------------
 
 
 def _handler(name: str | None) -> Handler:
-    """The demo's router, or what MODULE:HANDLER names. Raises _Failed."""
+    """The demo's router, or what MODULE:HANDLER names. Raises Failed."""
     if name is None:
         from .demo import router
 
         return router
     module_name, colon, attribute = name.partition(":")
     if not colon or not attribute or not all(part.isidentifier() for part in module_name.split(".")):
-        raise _Failed(f"name a handler as module:handler, as in 'serve mymodule:router', not {name!r}")
+        raise Failed(f"name a handler as module:handler, as in 'serve mymodule:router', not {name!r}")
     sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as exc:
         if exc.name is not None and (module_name == exc.name or module_name.startswith(exc.name + ".")):
-            raise _Failed(f"there is no module {exc.name!r} in {os.getcwd()} or among the installed ones") from exc
-        raise _Failed(f"module {module_name!r} cannot be imported: {exc}{_where(exc)}") from exc
+            raise Failed(f"there is no module {exc.name!r} in {os.getcwd()} or among the installed ones") from exc
+        raise Failed(f"module {module_name!r} cannot be imported: {exc}{_where(exc)}") from exc
     except (Exception, SystemExit) as exc:
-        raise _Failed(f"module {module_name!r} cannot be imported: {type(exc).__name__}: {exc}{_where(exc)}") from exc
+        raise Failed(f"module {module_name!r} cannot be imported: {type(exc).__name__}: {exc}{_where(exc)}") from exc
     try:
         handler = operator.attrgetter(attribute)(module)
     except AttributeError as exc:
-        raise _Failed(f"module {module_name!r} has no {attribute!r}") from exc
+        raise Failed(f"module {module_name!r} has no {attribute!r}") from exc
     if not callable(handler):
-        raise _Failed(f"{name} is no handler but a {type(handler).__name__}: a function or a Router is one")
+        raise Failed(f"{name} is no handler but a {type(handler).__name__}: a function or a Router is one")
     return handler  # type: ignore[no-any-return]
 
 
@@ -170,20 +127,55 @@ def _where(exc: BaseException) -> str:
 
 def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
     if options.certfile is None:
-        if options.keyfile is not None:
-            raise _Failed("--keyfile needs --certfile")
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 9325 section 3.1.1: older ones must not be used
-    try:
-        context.load_cert_chain(options.certfile, options.keyfile, password=_no_password)
-    except (OSError, ssl.SSLError) as exc:
-        raise _Failed(f"the certificate or its key cannot be read: {exc}") from exc
+    _load_certificate(context, options.certfile, options.keyfile)
     return context
 
 
+def _load_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    """Raises Failed, which names the file that is wrong."""
+    for file in [certificate, key or certificate]:
+        try:
+            open(file, "rb").close()  # the ssl module does not say which one is not there
+        except OSError as exc:
+            raise Failed(f"the certificate or key {file} cannot be read: {exc.strerror}") from exc
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as exc:
+        if exc.reason == "KEY_VALUES_MISMATCH":
+            raise Failed(f"the key in {key or certificate} is not that of the certificate in {certificate}") from exc
+        file, what = (
+            (key or certificate, "private key") if _has_certificate(certificate) else (certificate, "certificate")
+        )
+        raise Failed(f"{file} has no {what} in PEM format that can be used ({exc.reason or exc})") from exc
+
+
+def _has_certificate(file: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(file)
+    except ssl.SSLError:
+        return False
+    return True
+
+
+def _reload(context: ssl.SSLContext | None, options: argparse.Namespace, who: str) -> None:
+    """Load the certificate anew for the handshakes to come. A bad one must not spoil the one in use."""
+    if context is None:
+        _say(f"{who}SIGHUP ignored: there is no certificate to load anew")
+        return
+    try:
+        for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
+            _load_certificate(each, options.certfile, options.keyfile)
+    except Failed as exc:
+        _say(f"{who}the old certificate stays: {exc}")
+    else:
+        _say(f"{who}the certificate is loaded anew")
+
+
 def _no_password() -> str:
-    raise _Failed("the private key is encrypted: give one that is not, since nobody may be there to type a password")
+    raise Failed("the private key is encrypted: give one that is not, since nobody may be there to type a password")
 
 
 def _loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -194,33 +186,89 @@ def _loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop]:
             return uvloop.new_event_loop
         except ImportError as exc:
             if choice == "uvloop":
-                raise _Failed("uvloop is not installed: pip install 'rawstream[fast]', or --loop asyncio") from exc
+                raise Failed("uvloop is not installed: pip install 'rawstream[fast]', or --loop asyncio") from exc
     return asyncio.SelectorEventLoop
 
 
-async def _run(handler: Handler, options: argparse.Namespace) -> None:
-    limits, timeouts, context = options.limits, options.timeouts, _tls(options)
+def _package(factory: Callable[[], asyncio.AbstractEventLoop]) -> str:
+    return factory.__module__.partition(".")[0]
+
+
+# -- running -----------------------------------------------------------------------------------------------------------
+
+
+async def _serve(handler: Handler, options: argparse.Namespace, worker: Worker | None) -> int:
+    context = _tls(options)
+    loop = asyncio.get_running_loop()
+    who = f"worker {worker.number}: " if worker else ""
+    loop.add_signal_handler(signal.SIGHUP, _reload, context, options, who)
+    async with _listening(options, worker) as listening:
+        try:
+            server = await serve(
+                handler, sockets=listening, ssl=context, limits=options.limits, timeouts=options.timeouts,
+                signals=worker is None, **options.access,
+            )  # fmt: skip
+        except OSError as exc:
+            raise Failed(f"cannot listen on {_asked(options)}: {_reason(exc)}") from exc
+        if worker is None:
+            _say(_says_where(listening, options, _package(type(loop))))
+        else:
+            worker.serves(server)
+        await server.closing.wait()
+        if server.busy:
+            count = f"{server.busy} open connection" + ("s" if server.busy > 1 else "")
+            _say(f"{who}closing: waiting up to {options.timeouts.grace:g} s for {count}; Ctrl-C again cuts")
+        await server.wait_closed()
+    if server.left_behind:
+        _say(f"{who}ending all the same, with handlers at work that were told to end: {server.left_behind}")
+        sys.stdout.flush()
+        os._exit(1)  # the interpreter would wait for them
+    return 0
+
+
+async def _keep_workers(options: argparse.Namespace, arguments: Sequence[str], loop: str) -> int:
+    async with _listening(options) as listening:
+        line = _says_where(listening, options, f"{loop}, {options.workers} workers")
+        return await Workers(options.workers, arguments, listening, options.timeouts.grace, _say).run(line)
+
+
+@contextlib.asynccontextmanager
+async def _listening(options: argparse.Namespace, worker: Worker | None = None) -> AsyncIterator[list[socket.socket]]:
+    """The sockets to serve on. In the end, the file of a Unix socket of ours is removed."""
+    if worker is not None:
+        yield worker.sockets
+        return
     try:
-        server = await serve(
-            handler, options.host, options.port, unix=options.uds, fd=options.fd,
-            ssl=context, limits=limits, timeouts=timeouts, signals=True,
-        )  # fmt: skip
+        if options.descriptors:
+            listening = [sockets.inherited(descriptor) for descriptor in options.descriptors]
+        elif options.uds is not None:
+            listening = [sockets.bound_unix(options.uds)]
+        else:
+            port = PORT if options.port is None else options.port
+            listening = await sockets.bound([options.host or HOST], port)
+        sockets.listen(listening, options.timeouts.write_stall)
     except (OSError, RawstreamError) as exc:
-        raise _Failed(f"cannot listen on {_asked(options)}: {_reason(exc)}") from exc
-    loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-    where = ", ".join(_url(address, context is not None) for address in server.addresses)
-    _say(f"rawstream {__version__} listening on {where} ({loop})")
-    await server.closing.wait()
-    if server.busy:
-        count = f"{server.busy} open connection" + ("s" if server.busy > 1 else "")
-        _say(f"closing: waiting up to {timeouts.grace:g} s for {count}; Ctrl-C again cuts")
-    await server.wait_closed()
+        raise Failed(f"cannot listen on {_asked(options)}: {_reason(exc)}") from exc
+    file = None if options.uds is None else sockets.SocketFile(options.uds)
+    try:
+        yield listening
+    finally:
+        if file is not None:
+            file.remove()
+
+
+def _says_where(listening: Sequence[socket.socket], options: argparse.Namespace, how: str) -> str:
+    where = ", ".join(_url(sock.getsockname(), options.certfile is not None) for sock in listening)
+    return f"rawstream {__version__} listening on {where} ({how})"
 
 
 def _asked(options: argparse.Namespace) -> str:
-    if options.fd is not None:
-        return f"file descriptor {options.fd}"
-    return str(options.uds) if options.uds is not None else f"{options.host}:{options.port}"
+    if options.descriptors:
+        numbers = ", ".join(map(str, options.descriptors))
+        return f"file descriptor{'s' if len(options.descriptors) > 1 else ''} {numbers}"
+    if options.uds is not None:
+        return str(options.uds)
+    return f"{options.host or HOST}:{PORT if options.port is None else options.port}"
 
 
 def _reason(exc: Exception) -> str:
@@ -229,8 +277,8 @@ def _reason(exc: Exception) -> str:
     return (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
 
 
-def _url(address: tuple[str, int] | str, tls: bool) -> str:
+def _url(address: Any, tls: bool) -> str:
     if isinstance(address, str):
         return f"unix:{address}"
-    host, port = address
+    host, port = address[:2]
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

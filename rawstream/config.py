@@ -9,10 +9,27 @@ _LONGEST = 1_000_000  # seconds; Linux takes TCP_USER_TIMEOUT as milliseconds in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much a peer may send, and how much is held for it. Sizes are in bytes.
+    """How much a peer may send, how much is held for it, and how much is served at once. Sizes are in bytes.
 
-    Raises ValueError for a value that is not a positive whole number.
+    Raises ValueError for a value that is not a positive whole number (or None, where None is the default: no limit).
     """
+
+    connections: int = 20_000
+    """Connections open at once, as far as the process may open files; beyond it the answer is 503. An idle stream
+    takes about 10 KB."""
+
+    connections_per_client: int | None = None
+    """Connections from one address; beyond it the answer is 503. None, since behind a proxy or an office's gateway
+    everybody has the same address."""
+
+    streams: int | None = None
+    """Streams open at once; beyond it the answer is 503, and the generator does not start."""
+
+    requests: int = 100_000
+    """Requests on one connection; the last is answered with `Connection: close`."""
+
+    target: int = 8 * 1024
+    """A request's target; beyond it the answer is 414. RFC 9112 section 3 asks for 8000 or more."""
 
     head: int = 16 * 1024
     """A request's line and header fields; beyond it the answer is 431. 16 KiB is also h11's and Node's choice."""
@@ -32,6 +49,8 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Limits.{field.name} is a positive whole number, not {value!r}")
 
@@ -41,7 +60,7 @@ class Timeouts:
     """How long a server waits, in seconds, each to within a quarter of a second.
 
     Raises ValueError for a value that is not a positive number of at most 1,000,000, which is eleven days
-    (`grace` and `linger` may be 0).
+    (`grace` and `linger` may be 0, and None is allowed where it is the default: no deadline).
     """
 
     head: float = 10.0
@@ -54,8 +73,19 @@ class Timeouts:
     """For the next request on a connection. Longer than the 60 s after which common proxies give up theirs,
     so that it is never we who close a connection that a proxy is about to use. nginx has 75 s too."""
 
+    request: float | None = None
+    """For a whole request, from its head to the end of its answer. None, since a stream may have no end. Beyond it
+    the answer is 503; a stream that has begun is told, and cut."""
+
+    first_item: float | None = None
+    """For a stream's first item. None, since a feed of news may be silent for long. Beyond it as with `request`."""
+
     write_stall: float = 30.0
     """A write buffer that has not shrunk for so long: the reader is cut."""
+
+    clean_up: float = 10.0
+    """For a handler to end once it was told that its reader is gone, or that it took too long. One that does not is
+    logged, and cancelled again."""
 
     grace: float = 5.0
     """For open responses to end by themselves when the server closes."""
@@ -67,6 +97,8 @@ class Timeouts:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
             least = "0 or more" if field.name in ("grace", "linger") else "above 0"
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not (0 < value <= _LONGEST or (value == 0 and least == "0 or more")):

@@ -21,17 +21,18 @@ import itertools
 import logging
 import secrets
 import time
-from email.utils import formatdate
 from typing import Literal
 
-from . import formats, observe
-from .config import Limits, Timeouts
-from .deadlines import Deadlines
-from .errors import AnswerError, Disconnected, HTTPError, RawstreamError, ReadTimeout, RemoteError, phrase
+from . import answers, formats, observe
+from .encoding import Gzip
+from .errors import AnswerError, Disconnected, HTTPError, ReadTimeout, RemoteError, Stalled, phrase
 from .exchange import RequestBody, StreamSink
-from .formats import Format
-from .messages import Every, Handler, Headers, Request, RequestHead, Response, Stream, pairs
+from .formats import Encoder
+from .messages import Every, Request, RequestHead, Response, Stream
+from .observe import Record
+from .patience import Overdue, Patience
 from .pump import GATHER, Pump, close
+from .service import NoRoom, Service
 from .transport import Transport
 from .wire import CLOSED, NEED_DATA, ServerWire
 
@@ -40,8 +41,12 @@ log = logging.getLogger("rawstream")
 _PROCESS = secrets.token_hex(3)
 _numbers = itertools.count(1)
 
-
 _TIME_TO_READ = 1.0  # seconds, at most; with 50 ms Chromium's pages had read the reason in 10 of 10 tries
+
+
+# Seconds for which a server that closes waits for requests that are on their way: a client that was accepted just now
+# has been promised an answer (Go's http.Server waits 5 s for those), one that keeps a connection must expect its end.
+_FIRST, _AGAIN = 1.0, 0.1
 
 
 class _Cut(Exception):
@@ -53,62 +58,62 @@ class _Cut(Exception):
 
 
 class Connection:
-    """Serves one peer with `handler`, until either side has enough."""
+    """Serves one peer, until either side has enough."""
 
-    def __init__(
-        self,
-        transport: Transport,
-        handler: Handler,
-        limits: Limits,
-        timeouts: Timeouts,
-        deadlines: Deadlines,
-        closing: asyncio.Event,
-    ) -> None:
+    def __init__(self, transport: Transport, service: Service) -> None:
         self._transport = transport
-        self._handler = handler
-        self._limits = limits
-        self._timeouts = timeouts
-        self._deadlines = deadlines
-        self._closing = closing
-        self._client = transport.client
-        self._wire = ServerWire(limits.head, limits.headers)
+        self._service = service
+        self._wire = ServerWire(service.limits.head, service.limits.headers, service.limits.target)
         self._sink: StreamSink | None = None  # where the stream under way is written
-        self._status = 0  # what the request under way was answered with
+        self._granted: tuple[tuple[str, str], ...] = ()  # fields that let a page of another origin read the answer
+        self._requests = 0  # how many there were
         self.idle = True
         """No request has begun, or the last is answered."""
 
     async def run(self) -> None:
         """The whole life. Cancelling it closes the generator at work, and the connection."""
-        transport, wire = self._transport, self._wire
+        transport, wire, timeouts = self._transport, self._wire, self._service.timeouts
         try:
-            patience = self._timeouts.head
+            patience = timeouts.head
             while (head := await self._read_head(patience)) is not None:
                 await self._serve(head)
                 await transport.drain()
-                if self._closing.is_set() or not wire.reusable:
+                if self._service.closing.is_set() or not wire.reusable:
                     break
                 wire.next_cycle()
                 if wire.begun:
                     await asyncio.sleep(0)  # who sends many requests at once shall not keep the others waiting
-                patience = self._timeouts.keep_alive
+                patience = timeouts.keep_alive
             await self._finish()
         except _Cut as cut:
             # A browser that learns that a body is cut drops what its page has not read yet: the reason, for example.
-            await transport.linger(min(_TIME_TO_READ, self._timeouts.linger) if cut.told else 0.0, end_ours=False)
+            await transport.linger(min(_TIME_TO_READ, timeouts.linger) if cut.told else 0.0, end_ours=False)
         except Disconnected:
             transport.abort()
         except RemoteError as error:
-            await self._refuse(error)
+            await self._refuse(error, "head")
         except BaseException:
             transport.abort()
             raise
 
+    async def turn_away(self, reason: observe.Reason) -> None:
+        """There is no room for this connection: say so, and close it."""
+        try:
+            await self._refuse(NoRoom("too many connections are open"), reason)
+        except BaseException:
+            self._transport.abort()
+            raise
+
     def begin_closing(self) -> None:
-        """The server closes: an idle connection goes at once, a stream tells its reader."""
+        """The server closes: an idle connection goes, a stream tells its reader."""
         if self.idle:
-            self._transport.close()
+            self._transport.hurry(self._last_call)
         elif self._sink is not None:
             self._sink.tell_closing()
+
+    @property
+    def _last_call(self) -> float:
+        return _AGAIN if self._requests else _FIRST
 
     # -- a request ---------------------------------------------------------------------------------------------------
 
@@ -117,8 +122,10 @@ class Connection:
         transport, wire = self._transport, self._wire
         transport.body_ended = False
         self.idle = not wire.begun
+        if self._service.closing.is_set():
+            patience = min(patience, self._last_call)
         clock = asyncio.get_running_loop().time
-        until = clock() + (patience if self.idle else self._timeouts.head)
+        until = clock() + (patience if self.idle else self._service.timeouts.head)
         while (event := wire.receive()) is NEED_DATA:
             try:
                 data = await transport.read(until - clock())
@@ -128,47 +135,57 @@ class Connection:
                 raise
             if self.idle and data:
                 self.idle = False
-                until = clock() + self._timeouts.head
+                until = clock() + self._service.timeouts.head
             wire.feed(data)
         if event is CLOSED:
             return None
         assert isinstance(event, RequestHead), "h11 begins each cycle with a request"
         self.idle = False
+        self._requests += 1
         return event
 
     async def _serve(self, head: RequestHead) -> None:
-        transport = self._transport
-        body = RequestBody(transport, self._wire, head.headers, self._limits.body, self._timeouts.body)
-        request = Request(head, self._client, f"{_PROCESS}-{next(_numbers)}", self._closing, body)
-        began, sent, outcome = time.monotonic(), transport.sent, "cut"
-        self._status = 0
+        service, transport = self._service, self._transport
+        body = RequestBody(transport, self._wire, head.headers, service.limits.body, service.timeouts.body)
+        client, scheme = service.access.peer(transport.client, transport.tls, head.headers)
+        request = Request(head, client, _request_id(), service.closing, body, scheme=scheme)
+        record = Record(request, time.monotonic(), client=client, writer=transport)
+        observe.began(record)
+        self._granted = ()
+        patience = Patience(request, transport, service.deadlines, service.timeouts)
         try:
-            answer = await self._ask(request)
+            answer = await self._ask(request, patience)
             if isinstance(answer, Stream):
-                await self._stream(request, answer)
+                await self._stream(request, answer, record, patience)
                 body.skip()
             else:
-                self._respond(answer, body)
-            outcome = "complete"
-        except Disconnected:
-            outcome = "client gone"
+                self._respond(answer, body, record)
+            record.outcome = "complete"
+        except Disconnected as error:
+            record.outcome = "stalled" if isinstance(error, Stalled) else "client gone"
             raise
         except asyncio.CancelledError:
-            outcome = "cancelled"
+            record.outcome = "cancelled"
             raise
         except Exception as error:
-            self._fail(request, body, error)
-            outcome = "complete"
+            record.outcome = _outcome(error, self._wire.answerable)
+            self._fail(request, body, error, record)
         finally:
-            observe.served(request, self._status, transport.sent - sent, time.monotonic() - began, outcome)
+            patience.end()
+            observe.ended(record)
 
-    async def _ask(self, request: Request) -> Response | Stream:
+    async def _ask(self, request: Request, patience: Patience) -> Response | Stream:
         """What the handler answers."""
+        access = self._service.access
+        granted = access.admit(request.head, request.scheme)
+        if (preflight := access.preflight(request.head)) is not None:
+            return preflight
+        self._granted = granted
         if request.method == "GET" and request.last_event_id == formats.END_ID:
             # EventSource comes back when a stream has ended; 204 is how it is told to stop (WHATWG HTML 9.2.3).
-            return _nothing_more(request)
-        with self._transport.watch():
-            answer = self._handler(request)
+            return Response(204)
+        with self._transport.watch(patience.told):
+            answer = self._service.handler(request)
             if hasattr(answer, "__await__"):
                 answer = await answer
         if isinstance(answer, Response | Stream):
@@ -180,101 +197,113 @@ class Connection:
             f"for {request.method} {request.path} it returned {type(answer).__name__}"
         )
 
-    def _respond(self, answer: Response, body: RequestBody) -> None:
+    def _respond(self, answer: Response, body: RequestBody, record: Record) -> None:
         body.skip()
-        own = pairs(answer.headers)
-        fields = [*own] if "date" in Headers(own) else [("Date", _date()), *own]
-        if self._closing.is_set() or not self._wire.request_ended:
-            fields.append(("Connection", "close"))
-        data = self._wire.respond(answer.status, fields, answer.body)
-        self._status = answer.status
+        own = [*answers.fields(answer.headers), *self._granted, *self._last_words()]
+        data = self._wire.respond(answer.status, own, answer.body)
+        record.status = answer.status
         self._transport.write(data)
+
+    def _last_words(self) -> tuple[tuple[str, str], ...]:
+        """What tells the peer that this is the last answer here."""
+        more = self._requests < self._service.limits.requests and self._wire.request_ended
+        return () if more and not self._service.closing.is_set() else (("Connection", "close"),)
 
     # -- a stream ----------------------------------------------------------------------------------------------------
 
-    async def _stream(self, request: Request, stream: Stream) -> None:
-        iterator = aiter(stream.iterator)
+    async def _stream(self, request: Request, stream: Stream, record: Record, patience: Patience) -> None:
+        service, iterator = self._service, aiter(stream.iterator)
         try:
-            form, fields = _represent(request, stream)
-            head = self._wire.prepare(stream.status, fields)
-            self._status = stream.status
+            sent_as = answers.represent(stream, request.headers)
+            head = self._wire.prepare(stream.status, [*sent_as.fields, *self._granted, *self._last_words()])
             if request.method == "HEAD" or stream.status in (204, 304):
+                record.status = stream.status
                 self._transport.write(self._wire.start(head)[0] + self._wire.end())
                 return
-            encoder = form.encoder()
-            sink = self._sink = StreamSink(self._transport, self._wire, self._deadlines, head, encoder, form, stream)
-            if self._closing.is_set():
-                sink.tell_closing()
-            pump = Pump(iterator, encoder.encode, sink, *_gathering(stream.flush))
-            try:
-                with self._transport.watch(eof=True):
-                    await pump.run()
-                sink.finish(pump.take() + encoder.end())
-            except Disconnected:
-                raise
-            except Exception as error:
-                if self._wire.answerable:
-                    raise  # it becomes a status
-                _log_failure(request, error)
-                status, message = _verdict(error)
-                told = encoder.error(status, message or phrase(status))
-                sink.break_off(pump.take() + told)
-                raise _Cut(bool(told)) from error
-            finally:
-                self._sink = None
-                sink.close()
+            encoder, gzip = sent_as.format.encoder(), Gzip() if sent_as.gzip else None
+            with service.streaming(record):
+                record.status = stream.status
+                sink = self._sink = StreamSink(
+                    self._transport, self._wire, service.deadlines, head, encoder, sent_as.format, stream, record, gzip
+                )
+                if service.closing.is_set():
+                    sink.tell_closing()
+                pump = Pump(iterator, encoder.encode, sink, *_gathering(stream.flush))
+                patience.first_item(pump)
+                await self._pump(request, pump, encoder, patience)
         finally:
+            patience.told()
             await close(iterator)
+
+    async def _pump(self, request: Request, pump: Pump, encoder: Encoder, patience: Patience) -> None:
+        sink = self._sink
+        assert sink is not None, "_stream has made it"
+        try:
+            with self._transport.watch(patience.told, eof=True):
+                await pump.run()
+            sink.finish(pump.take() + encoder.end())
+        except Disconnected:
+            raise
+        except Exception as error:
+            if self._wire.answerable:
+                raise  # it becomes a status
+            _log_failure(request, error)
+            status, message = answers.verdict(error)
+            told = encoder.error(status, message or phrase(status))
+            sink.break_off(pump.take() + told)
+            raise _Cut(bool(told)) from error
+        finally:
+            self._sink = None
+            sink.close()
 
     # -- failures ----------------------------------------------------------------------------------------------------
 
-    def _fail(self, request: Request, body: RequestBody, error: Exception) -> None:
+    def _fail(self, request: Request, body: RequestBody, error: Exception, record: Record) -> None:
         """Answer a failure with a status, or where a head has left, with the end of the connection."""
         if isinstance(error, _Cut):
             raise error
         _log_failure(request, error)
         if not self._wire.answerable:
             raise _Cut from error
+        accept = request.headers.get("accept")
         try:
-            self._respond(_error_response(error), body)
-        except Exception as unsendable:  # the fields of the handler's own HTTPError; this one has none
-            self._fail(request, body, unsendable)
+            self._respond(answers.failure(error, request.id, accept), body, record)
+        except AnswerError as unsendable:  # the fields of the handler's own HTTPError; this one has none
+            _log_failure(request, unsendable)
+            self._respond(answers.failure(unsendable, request.id, accept), body, record)
 
-    async def _refuse(self, error: RemoteError) -> None:
-        """Answer what is no request, as well as can be, and close."""
+    async def _refuse(self, error: Exception, reason: observe.Reason) -> None:
+        """Answer what is no request, or not to be served, as well as can be, and close."""
         assert self._wire.answerable, "what goes wrong once a request is here is told by _fail"
-        answer = _error_response(error)
-        fields = [("Date", _date()), *pairs(answer.headers), ("Connection", "close")]
-        self._transport.write(self._wire.respond(answer.status, fields, answer.body))
-        await self._transport.linger(self._timeouts.linger)
+        answer = answers.failure(error, _request_id())
+        own = [*answers.fields(answer.headers), ("Connection", "close")]
+        data = self._wire.respond(answer.status, own, answer.body)
+        client = self._transport.client
+        record = Record(None, time.monotonic(), answer.status, sent=len(data), outcome="refused", client=client)
+        self._transport.write(data)
+        observe.refused(reason)
+        observe.ended(record)
+        await self._transport.linger(self._service.timeouts.linger)
 
     async def _finish(self) -> None:
-        if self._wire.request_ended or self.idle:
-            self._transport.close()
-        else:
-            await self._transport.linger(self._timeouts.linger)
+        # Our end first in any case: who sends a next request just now reads a proper end and not a reset.
+        rest_comes = not (self._wire.request_ended or self.idle)
+        await self._transport.linger(self._service.timeouts.linger if rest_comes else 0.0)
 
 
-def _nothing_more(request: Request) -> Response:
-    origin = request.headers.get("origin")
-    if origin is None:
-        return Response(204)
-    # A page of another origin may only see it if it is let to (Fetch, section 3.2), and there is nothing in it to hide.
-    allow = [("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true"), ("Vary", "Origin")]
-    return Response(204, allow)
+def _outcome(error: Exception, answerable: bool) -> observe.Outcome:
+    """How a request ended that failed; `answerable`: before its head, so that a status says it all."""
+    if isinstance(error, _Cut) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, Overdue):
+        return "timeout"
+    if isinstance(error, NoRoom):
+        return "refused"
+    return "complete" if answerable and isinstance(error, RemoteError | HTTPError) else "error"
 
 
-def _represent(request: Request, stream: Stream) -> tuple[Format, list[tuple[str, str]]]:
-    """The format that this client is sent, and the response's fields. Raises NotAcceptable or LocalError."""
-    own = pairs(stream.headers)
-    if stream.format is None:
-        form = formats.negotiate(request.headers.get("accept"))
-        defaults = [("Date", _date()), ("Content-Type", form.content_type), ("Vary", "Accept"), *form.headers]
-    else:
-        form = formats.fixed(stream.format)
-        defaults = [("Date", _date()), ("Content-Type", form.content_type), *form.headers]
-    named = {name.lower() for name, _ in own}
-    return form, [field for field in defaults if field[0].lower() not in named] + [*own]
+def _request_id() -> str:
+    return f"{_PROCESS}-{next(_numbers)}"
 
 
 def _gathering(flush: Literal["item"] | Every | None) -> tuple[int, float]:
@@ -284,32 +313,7 @@ def _gathering(flush: Literal["item"] | Every | None) -> tuple[int, float]:
     return (1 if flush == "item" else GATHER), 0.0
 
 
-def _verdict(error: Exception) -> tuple[int, str]:
-    """The status for an error, and what the client may know of it."""
-    return (error.status, error.public) if isinstance(error, RawstreamError) else (500, "")
-
-
-def _error_response(error: Exception) -> Response:
-    status, message = _verdict(error)
-    headers = error.headers if isinstance(error, HTTPError) else ()
-    line = f"{status} {phrase(status)}" + (f": {message}" if message else "") + "\n"
-    # A detail may quote what the client sent, half a surrogate pair for example.
-    return Response.text(line.encode(errors="replace").decode(), status, headers)
-
-
 def _log_failure(request: Request, error: Exception) -> None:
     """What went wrong on our side, in full; what the peer or a handler's own HTTPError said is no failure of ours."""
     if not isinstance(error, RemoteError | HTTPError):
         log.error("%s %s %s failed", request.id, request.method, request.head.target, exc_info=error)
-
-
-_date_cache = (0, "")
-
-
-def _date() -> str:
-    """The Date field's value (RFC 9110 section 6.6.1), made once a second."""
-    global _date_cache
-    now = int(time.time())
-    if _date_cache[0] != now:
-        _date_cache = now, formatdate(now, usegmt=True)
-    return _date_cache[1]

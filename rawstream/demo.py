@@ -5,21 +5,31 @@ POST /stream    a text, one character each half second, in the format that Accep
 GET /stream     the same for EventSource, settings in the query
 GET /clock      endless server-sent events, one a second
 GET /bulk       many rows, as fast as the reader takes them
-GET /healthz    "ok"
+GET /healthz    "ok", or 503 "closing" while the server closes
+GET /metrics    counts for Prometheus, where the extra `metrics` is installed
+
+A page opened from disk has the origin "null"; to work for it, the server is told `allowed_origins=["null"]`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import base64
+import hashlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rawstream import Event, Every, Request, Response, Router, Stream, errors
+
+try:
+    from rawstream.metrics import metrics as _metrics
+except ImportError:  # the extra is not installed
+    _metrics = None  # type: ignore[assignment]
 
 TEXT = "这是一个完整的测试数据；为了测试IAsyncEnumerable<T>的使用"
 ROWS = 100_000
@@ -32,8 +42,47 @@ router = Router()
 @router.get("/")
 async def page(request: Request) -> Response:
     """The page, read anew each time, so that who changes it needs only to reload."""
-    headers = [("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "no-cache")]
-    return Response(200, headers, await asyncio.to_thread(_page_file().read_bytes))
+    body = await asyncio.to_thread(_page_file().read_bytes)
+    headers = [
+        ("Content-Type", "text/html; charset=utf-8"),
+        ("Cache-Control", "no-cache"),
+        ("Content-Security-Policy", _policy(body, request.query.get("server", ""))),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+    ]
+    return Response(200, headers, body)
+
+
+# A server that the page may be told to talk to; CSP has no way to write an IPv6 address, so there the scheme must do.
+_SERVER = re.compile(
+    r"(?P<name>https?://[a-z0-9.-]+(?::[0-9]+)?)/?|(?P<scheme>https?:)//\[[0-9a-f:.]+\](?::[0-9]+)?/?", re.IGNORECASE
+)
+
+
+def _policy(page: bytes, server: str) -> str:
+    """A policy (CSP level 3) under which only the page's own script and style run, each known by its hash.
+
+    They talk to this server, and to the one that the address names: `?server=http://127.0.0.1:9000`.
+    """
+    named = _SERVER.fullmatch(server)
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {_hashes(b'script', page)}",
+            f"style-src {_hashes(b'style', page)}",
+            "img-src data:",
+            f"connect-src 'self' {named['name'] or named['scheme']}" if named else "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        ]
+    )
+
+
+def _hashes(tag: bytes, page: bytes) -> str:
+    """What each `tag` of the page holds, as CSP names it. A browser reads each line end as LF."""
+    inside = re.findall(rb"<%b>(.*?)</%b>" % (tag, tag), page.replace(b"\r\n", b"\n"), re.DOTALL)
+    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'" for text in inside)
 
 
 def _page_file() -> Path:
@@ -44,8 +93,17 @@ def _page_file() -> Path:
 
 @router.get("/healthz")
 async def healthz(request: Request) -> Response:
-    """For whoever asks whether the server is up."""
-    return Response.text("ok\n")
+    """For whoever asks whether to send requests here: not any more, once the server closes."""
+    closing = request.closing.is_set()
+    return Response.text("closing\n" if closing else "ok\n", 503 if closing else 200, [("Cache-Control", "no-store")])
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Counts of all requests and streams of this process, for Prometheus."""
+    if _metrics is None:
+        raise errors.HTTPError(501, 'metrics need prometheus-client: pip install "rawstream[metrics]"')
+    return await _metrics(request)
 
 
 @dataclass(frozen=True)
@@ -111,44 +169,21 @@ async def typed_out(settings: Settings) -> AsyncIterator[str]:
             await asyncio.sleep(settings.delay)
 
 
-def _typed_out(request: Request, settings: Settings) -> Stream:
-    flush = Every(bytes=settings.buffer, seconds=60) if settings.buffer else None
-    return Stream(typed_out(settings), flush=flush, headers=_from_disk(request))
-
-
-def _from_disk(request: Request) -> list[tuple[str, str]]:
-    """The page works when opened from disk too; its origin is then "null", and that one may read the streams."""
-    if request.headers.get("origin") != "null":
-        return []
-    return [("Access-Control-Allow-Origin", "null"), ("Vary", "Accept, Origin")]
-
-
-def for_the_page(handler: Callable[[Request], Awaitable[Stream]]) -> Callable[[Request], Awaitable[Stream]]:
-    """Lets a page from disk read the refusals, too."""
-
-    @functools.wraps(handler)
-    async def refusing_readably(request: Request) -> Stream:
-        try:
-            return await handler(request)
-        except errors.HTTPError as refusal:
-            raise errors.HTTPError(refusal.status, refusal.detail, _from_disk(request)) from refusal
-
-    return refusing_readably
+def _typed_out(settings: Settings) -> Stream:
+    return Stream(typed_out(settings), flush=Every(bytes=settings.buffer, seconds=60) if settings.buffer else None)
 
 
 @router.post("/stream")
-@for_the_page
 async def stream(request: Request) -> Stream:
     """The text, typed out; settings in a JSON body."""
-    return _typed_out(request, Settings.read(await request.json() if await request.body() else {}))
+    return _typed_out(Settings.read(await request.json() if await request.body() else {}))
 
 
 @router.get("/stream")
-@for_the_page
 async def stream_for_event_source(request: Request) -> Stream:
     """The same, settings in the query: EventSource can send no body."""
     query = {name: value if name == "text" else _query_number(value) for name, value in request.query.items()}
-    return _typed_out(request, Settings.read(query))
+    return _typed_out(Settings.read(query))
 
 
 @router.get("/clock")
@@ -156,7 +191,7 @@ async def clock(request: Request) -> Stream:
     """Events without an end. A client that comes back goes on after the last one it saw."""
     last = request.last_event_id or ""
     first = int(last) + 1 if last.isascii() and last.isdigit() and len(last) <= 15 else 1
-    return Stream(_ticks(first, request.closing), format="sse", headers=_from_disk(request))
+    return Stream(_ticks(first, request.closing), format="sse")
 
 
 async def _ticks(number: int, closing: asyncio.Event) -> AsyncIterator[Event]:
@@ -172,32 +207,13 @@ async def _ticks(number: int, closing: asyncio.Event) -> AsyncIterator[Event]:
 
 
 @router.get("/bulk")
-@for_the_page
 async def bulk(request: Request) -> Stream:
     """Rows, as fast as the reader takes them: it never waits, and it never fills the memory."""
     count = _query_number(request.query.get("rows", str(ROWS)))
     _require(_within(count, 0, MAX_ROWS, int), f"rows is a whole number from 0 to {MAX_ROWS}")
-    return Stream(_rows(count), headers=_from_disk(request))
+    return Stream(_rows(count))
 
 
 async def _rows(count: int) -> AsyncIterator[dict[str, Any]]:
     for number in range(count):
         yield {"row": number, "name": f"item-{number}", "value": number / 2}
-
-
-async def preflight(request: Request) -> Response:
-    """What a browser asks before it lets a page from disk send JSON here (Fetch standard, CORS-preflight)."""
-    headers = [("Allow", "GET, HEAD, OPTIONS, POST" if request.path == "/stream" else "GET, HEAD, OPTIONS")]
-    if request.headers.get("origin") == "null":
-        headers += [
-            ("Access-Control-Allow-Origin", "null"),
-            ("Access-Control-Allow-Methods", "GET, POST"),
-            ("Access-Control-Allow-Headers", "Accept, Content-Type, Last-Event-ID"),
-            ("Access-Control-Max-Age", "600"),
-            ("Vary", "Origin"),
-        ]
-    return Response(204, headers)
-
-
-for _path in ("/stream", "/clock", "/bulk"):
-    router.route("OPTIONS", _path)(preflight)

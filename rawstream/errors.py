@@ -8,13 +8,16 @@
     ├── RemoteError              the peer's bytes, or its silence
     │   ├── ProtocolError        bytes that are not HTTP/1.1 as the RFCs have it (400, 501, 505)
     │   ├── HeadTooLarge         431
+    │   ├── TargetTooLong        414
     │   ├── BodyTooLarge         413
     │   ├── ReadTimeout          408
     │   └── Disconnected         nobody is there any more: nothing is answered
+    │       └── Stalled          or somebody who takes nothing
     └── HTTPError                raised by a handler to answer with a status and a reason
         ├── NotFound             404
         ├── MethodNotAllowed     405, with Allow
-        └── NotAcceptable        406
+        ├── NotAcceptable        406
+        └── Unavailable          503: not now
 
 Foreign exceptions are translated into these at one border each (h11's in `wire`), always `from` the original.
 """
@@ -100,6 +103,12 @@ class HeadTooLarge(RemoteError):
     status = 431
 
 
+class TargetTooLong(RemoteError):
+    """The request's target is longer than `Limits.target` allows (414)."""
+
+    status = 414
+
+
 class BodyTooLarge(RemoteError):
     """The request's body is larger than `Limits.body` allows (413)."""
 
@@ -114,6 +123,10 @@ class ReadTimeout(RemoteError):
 
 class Disconnected(RemoteError):
     """The peer is gone: there is nobody to answer."""
+
+
+class Stalled(Disconnected):
+    """The peer took nothing of what was sent to it for `Timeouts.write_stall` seconds: it was cut."""
 
 
 class HTTPError(RawstreamError):
@@ -160,3 +173,13 @@ class NotAcceptable(HTTPError):
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(406, detail)
+
+
+class Unavailable(HTTPError):
+    """Not now: the server is full, or an answer took too long (503).
+
+    `retry_after`: seconds after which it is worth to come back (RFC 9110 section 10.2.3); None says nothing of it.
+    """
+
+    def __init__(self, detail: str = "", retry_after: int | None = None) -> None:
+        super().__init__(503, detail, [] if retry_after is None else [("Retry-After", str(retry_after))])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import time
 from collections.abc import Callable
 
+from . import observe
 from .deadlines import GRAIN, Deadline, Deadlines
+from .encoding import Gzip
 from .errors import BodyTooLarge, RemoteError
 from .formats import Encoder, Format
 from .messages import Headers, Stream
+from .observe import Record
 from .transport import Transport
 from .wire import NEED_DATA, Data, End, Frame, PreparedHead, ServerWire, until_close
 
@@ -78,8 +82,8 @@ class StreamSink:
     """One stream's way to the wire: holds the head back until it may leave, frames, and keeps the stream alive."""
 
     __slots__ = (
-        "_deadlines", "_encoder", "_frame", "_head", "_heartbeat", "_patience", "_prelude", "_pulse", "_timer",
-        "_transport", "_wire",
+        "_deadlines", "_encoder", "_frame", "_gzip", "_head", "_heartbeat", "_patience", "_prelude", "_pulse",
+        "_record", "_send", "_timer", "_transport", "_wire",
     )  # fmt: skip
 
     def __init__(
@@ -91,13 +95,18 @@ class StreamSink:
         encoder: Encoder,
         form: Format,
         stream: Stream,
+        record: Record,
+        gzip: Gzip | None,
     ) -> None:
         self._transport = transport
         self._wire = wire
         self._deadlines = deadlines
         self._head: PreparedHead | None = head
         self._encoder = encoder
+        self._record = record
+        self._gzip = gzip
         self._frame: Frame = until_close
+        self._send: Frame = until_close  # compressed, perhaps, and framed
         # Seconds for which the head may wait for the first item.
         self._patience = _head_patience(form, stream)
         self._heartbeat = stream.heartbeat if encoder.heartbeat else None
@@ -112,7 +121,11 @@ class StreamSink:
 
     async def drain(self) -> None:
         """Wait until `writable`. Raises Disconnected."""
-        await self._transport.drain()
+        began = time.monotonic()
+        try:
+            await self._transport.drain()
+        finally:
+            observe.paused(time.monotonic() - began)
 
     def later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """Call back after so many seconds."""
@@ -123,10 +136,20 @@ class StreamSink:
 
         Returns `writable`.
         """
-        if self._head is None:
-            return self._transport.write(self._frame(payload)) if payload else self._transport.writable
-        if payload or self._patience == 0.0:
-            return self._transport.write(self._open() + self._frame(payload))
+        if not payload:
+            return self._wait_for_first() if self._head is not None else self._transport.writable
+        record = self._record
+        record.chunks += 1
+        if record.first is None:
+            observe.first_chunk(record)
+        if self._head is not None:
+            return self._transport.write(self._open() + self._send(payload))
+        return self._transport.write(self._send(payload))
+
+    def _wait_for_first(self) -> bool:
+        """The generator waits, and has not given anything yet."""
+        if self._patience == 0.0:
+            return self._transport.write(self._open())
         if self._timer is None and self._patience != math.inf:
             self._timer = self.later(self._patience, self._lead)
         return self._transport.writable
@@ -138,11 +161,15 @@ class StreamSink:
 
     def _open(self) -> bytes:
         assert self._head is not None, "a head leaves once"
-        data, self._frame = self._wire.start(self._head)
+        data, frame = self._wire.start(self._head)
+        self._frame = self._send = frame
+        if self._gzip is not None:
+            compress = self._gzip.compress
+            self._send = lambda payload: frame(compress(payload))
         self._head = None
         if self._heartbeat is not None:
             self._pulse = self._deadlines.after(self._heartbeat, self._beat)
-        return data + self._frame(self._prelude)
+        return data + self._send(self._prelude)
 
     def _beat(self) -> None:
         assert self._heartbeat is not None
@@ -150,7 +177,7 @@ class StreamSink:
         if silence >= self._heartbeat - GRAIN:
             silence = 0.0
             if self.writable:
-                self._transport.write(self._frame(self._encoder.heartbeat))
+                self._transport.write(self._send(self._encoder.heartbeat))
         self._pulse = self._deadlines.after(self._heartbeat - silence, self._beat)
 
     def tell_closing(self) -> None:
@@ -164,6 +191,12 @@ class StreamSink:
     def finish(self, payload: bytes) -> None:
         """The last piece, and the proper end, in one write."""
         data = b"" if self._head is None else self._open()
+        if payload:
+            self._record.chunks += 1
+            if self._record.first is None:
+                observe.first_chunk(self._record)
+        if self._gzip is not None:
+            payload = self._gzip.finish(payload)
         self._transport.write(data + self._frame(payload) + self._wire.end())
 
     def break_off(self, payload: bytes) -> None:

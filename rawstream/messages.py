@@ -139,6 +139,8 @@ class Request:
     _body: Body
     params: Mapping[str, str] = field(default_factory=dict)
     """The `{name}` parts of the route, percent-decoded."""
+    scheme: str = "http"
+    """ "http" or "https", as the client sees it: `X-Forwarded-Proto` counts where a trusted proxy says it."""
     _read: list[bytes] = field(default_factory=list)
 
     @property
@@ -291,6 +293,7 @@ class Stream:
     head: when the response's head leaves if no item has come: "suspend", as soon as the iterator waits (SSE's default);
         "item", only with the first item; or after that many seconds (the others' default: 1). Until then an exception
         becomes a proper status.
+    gzip: compress for clients that accept it, with a flush for each flush; about 10 KB more memory for each stream.
     headers: more header fields, as pairs or a mapping. status: 200 to 599.
 
     Raises AnswerError for other values.
@@ -301,6 +304,7 @@ class Stream:
     flush: Literal["item"] | Every | None = None
     heartbeat: float | None = 15.0
     head: Literal["suspend", "item"] | float | None = None
+    gzip: bool = False
     headers: Pairs = ()
     status: int = 200
 

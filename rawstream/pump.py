@@ -18,7 +18,7 @@ import types
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from typing import Any, Protocol
 
-from .errors import ItemError
+from .errors import Disconnected, ItemError
 
 GATHER = 16 * 1024  # bytes that are worth a system call: as many as a TLS record holds (RFC 8446 section 5.1)
 TURN = 0.001  # seconds for which an iterator may keep the loop: no reader notices, and a hundred streams still flow
@@ -47,8 +47,8 @@ class Pump:
         self._iterator, self._encode, self._sink = iterator, encode, sink
         self._gather, self._hold, self._clock = gather, hold, clock
         self._timer: Any = None
-        self._parts: list[bytes] = []
-        self._taken = 0  # items that were gathered and sent
+        self.parts: list[bytes] = []  # gathered
+        self.taken = 0  # items that were sent
         self._keeps_up = True  # the reader did when the iterator last waited
         self._until = clock() + TURN  # when the loop has to run; 0.0 if it has run since the last item
 
@@ -58,26 +58,25 @@ class Pump:
 
     def take(self) -> bytes:
         """What is gathered, and from now on is not."""
-        payload = b"".join(self._parts)
-        self._taken += len(self._parts)
-        self._parts.clear()
+        payload = b"".join(self.parts)
+        self.taken += len(self.parts)
+        self.parts.clear()
         return payload
 
     async def _fill(self) -> None:
-        encode, parts, gather, clock = self._encode, self._parts, self._gather, self._clock
-        append, size = parts.append, 0
+        encode, parts, gather, clock, size = self._encode, self.parts, self._gather, self._clock, 0
         try:
             async for item in self._iterator:
                 part = encode(item)
                 size = size + len(part) if parts else len(part)
-                append(part)
+                parts.append(part)
                 if size >= gather or (now := clock()) >= self._until:
                     if size < gather and self._until == 0.0 and self._keeps_up:
                         self._until = now + TURN  # the loop has just run, and the reader keeps up
                     else:
                         await self._turn()
         except ItemError as error:
-            error.index = self._taken + len(parts)
+            error.index = self.taken + len(parts)
             raise
         finally:
             self._disarm()
@@ -86,7 +85,7 @@ class Pump:
         """Let the loop run, unless it just has, and the reader catch up; what arrives meanwhile goes to the `yield`."""
         while True:
             try:
-                if sum(map(len, self._parts)) >= self._gather:
+                if sum(map(len, self.parts)) >= self._gather:
                     self._flush()
                 if self._until != 0.0:
                     await _let_the_loop_run()  # a wait, too: what is not held is flushed before it
@@ -101,12 +100,14 @@ class Pump:
                     item = await self._iterator.athrow(error)
                 except StopAsyncIteration:
                     return
-            self._parts.append(self._encode(item))
+                if isinstance(error, Disconnected):
+                    raise  # it was told, and goes on: closing it will end it
+            self.parts.append(self._encode(item))
 
     def _waits(self) -> None:
         self._until = 0.0
         self._keeps_up = self._sink.write(b"" if self._hold else self.take())
-        if self._parts and self._timer is None:
+        if self.parts and self._timer is None:
             self._timer = self._sink.later(self._hold, self._flush)
 
     def _flush(self) -> None:
@@ -145,5 +146,4 @@ def _let_the_loop_run() -> Generator[None, None, None]:
 
 async def close(iterator: AsyncIterator[Any]) -> None:
     """Close `iterator`, if it can be closed, so that its `finally` runs; due also where no pump ever ran."""
-    if hasattr(iterator, "aclose"):
-        await iterator.aclose()
+    await iterator.aclose() if hasattr(iterator, "aclose") else None

@@ -6,32 +6,33 @@ A server owns its sockets, its connections' tasks and, if it is told to, the sig
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any
 
-from . import observe, sockets
+from . import observe, sockets, tap
+from .access import Access, is_loopback
+from .admission import Admission
 from .config import Limits, Timeouts
 from .connection import Connection
 from .deadlines import Deadlines
 from .errors import LocalError
+from .listening import Listening
 from .messages import Handler
+from .service import Service
 from .transport import Transport
 
 log = logging.getLogger("rawstream")
 
 _STUBBORN = 2.0  # seconds for which generators may clean up after they were cancelled
-_BACKLOG = 4096  # connections that may wait for accept; the kernel caps it at net.core.somaxconn (4096 on Linux)
-
-# Since Python 3.13 asyncio removes a Unix socket's file when it stops listening, also one that is only inherited.
-_KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+_LAST_WORDS = 0.5  # seconds for the last of them to notice that their connections are gone
+_HANDED_OVER = 3  # turns of the loop in which a connection that was accepted comes to us
 
 
 class Server:
@@ -40,29 +41,30 @@ class Server:
     `closing` is set when it begins to close; every request has it too.
     """
 
-    def __init__(self, handler: Handler, limits: Limits, timeouts: Timeouts) -> None:
-        self._handler = handler
+    def __init__(self, handler: Handler, limits: Limits, timeouts: Timeouts, access: Access) -> None:
         self._limits = limits
         self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._loop)
+        self._service = Service(handler, limits, timeouts, self._deadlines, access)
+        self._admission = Admission(limits)
         self._connections: dict[Transport, tuple[Connection, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # a connection's task may outlive it by a generator's clean-up
-        self._listeners: list[asyncio.Server] = []
-        self._sockets: list[socket.socket] = []
-        self._unix: tuple[str, tuple[int, int]] | None = None  # the socket file that is ours, to be removed
+        self._listening: Listening | None = None
         self._signals: tuple[signal.Signals, ...] = ()
         self._all_gone: asyncio.Event = asyncio.Event()
         self._all_gone.set()
+        self._over = asyncio.Event()  # the time of grace: all are gone, or there is no more patience
         self._draining: asyncio.Task[None] | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        self.closing = asyncio.Event()
+        self.closing = self._service.closing
+        self.left_behind = 0
+        """Once it is closed: handlers that did not end although they were cancelled."""
 
     @property
     def addresses(self) -> list[tuple[str, int] | str]:
         """Where it listens: `(host, port)` pairs, and paths of Unix sockets."""
-        names = [sock.getsockname() for sock in self._sockets if sock.fileno() != -1]
-        return [name if isinstance(name, str) else (name[0], name[1]) for name in names]
+        return self._listening.addresses if self._listening is not None else []
 
     @property
     def connections(self) -> int:
@@ -87,14 +89,15 @@ class Server:
         """`close`, with nothing to wait for."""
         if self._draining is None:
             self.closing.set()
-            for listener in self._listeners:
-                listener.close()
+            if self._listening is not None:
+                self._listening.stop()
             # Now and not in the task: a stream that `closing` wakes shall have been told before it ends.
             for connection, _ in list(self._connections.values()):
                 connection.begin_closing()
+            self._look_whether_all_are_gone()
             self._draining = self._loop.create_task(self._drain(), name="rawstream: close")
         else:
-            self._cut()
+            self._over.set()
 
     async def wait_closed(self) -> None:
         """Wait until the server is closed. Cancelling this stops the waiting only."""
@@ -102,37 +105,10 @@ class Server:
 
     # -- from here on for `serve` ------------------------------------------------------------------------------------
 
-    async def listen(self, listening: list[socket.socket], ssl: SSLContext | None) -> None:
-        """Accept connections from these sockets, which become the server's."""
-        self._sockets = listening
-        deadlines: dict[str, Any] = {}
-        if ssl is not None:
-            shutdown = max(self._timeouts.linger, 0.1)
-            deadlines = {"ssl_handshake_timeout": self._timeouts.head, "ssl_shutdown_timeout": shutdown}
-        for sock in listening:
-            sockets.tune(sock, self._timeouts.write_stall)
-            if sock.family == getattr(socket, "AF_UNIX", None):
-                listener: asyncio.Server = await self._loop.create_unix_server(
-                    self._accept, sock=sock, ssl=ssl, backlog=_BACKLOG, **deadlines, **_KEEP_FILE
-                )
-            else:
-                listener = await self._loop.create_server(
-                    self._accept, sock=sock, ssl=ssl, backlog=_BACKLOG, **deadlines
-                )
-            self._listeners.append(listener)
-
-    def abandon(self) -> None:
-        """Let go of what was taken: it cannot be listened on."""
-        for listener in self._listeners:
-            listener.close()
-        for sock in self._sockets:
-            sock.close()
-        self._remove_unix()
-
-    def own_unix(self, path: str) -> None:
-        """Remove the socket file at `path` in the end, if it is still the one that is there now."""
-        status = os.stat(path)
-        self._unix = path, (status.st_dev, status.st_ino)
+    async def listen(self, listening: list[socket.socket], unix: str | None, ssl: SSLContext | None) -> None:
+        """Accept connections from these sockets, which become the server's; `unix` is the file of one."""
+        self._listening = Listening(listening, self._accept, unix)
+        await self._listening.start(ssl, self._timeouts)
 
     def own_signals(self) -> None:
         """Let SIGINT and SIGTERM close the server, until it is closed."""
@@ -141,23 +117,27 @@ class Server:
             self._loop.add_signal_handler(number, self.begin_closing)
 
     def _accept(self) -> asyncio.Protocol:
-        return observe.tapped(
-            Transport(self._limits, self._timeouts, self._deadlines, self._connected, self._disconnected)
-        )
+        return tap.tapped(Transport(self._limits, self._timeouts, self._deadlines, self._connected, self._disconnected))
 
     def _connected(self, transport: Transport) -> None:
-        connection = Connection(
-            transport, self._handler, self._limits, self._timeouts, self._deadlines, self.closing
-        )  # fmt: skip
-        task = self._loop.create_task(connection.run())
+        observe.connected()
+        reason = self._admission.enter(transport.client)
+        connection = Connection(transport, self._service)
+        task = self._loop.create_task(connection.run() if reason is None else connection.turn_away(reason))
         self._connections[transport] = connection, task
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         self._all_gone.clear()
-        if self.closing.is_set():
+        if reason is not None and self._admission.overrun:
+            observe.refused(reason)
+            task.cancel()
+            transport.abort()
+        elif self.closing.is_set():
             connection.begin_closing()
 
     def _disconnected(self, transport: Transport) -> None:
+        observe.disconnected()
+        self._admission.leave(transport.client)
         del self._connections[transport]
         self._look_whether_all_are_gone()
 
@@ -170,16 +150,29 @@ class Server:
     def _look_whether_all_are_gone(self) -> None:
         if not self._connections and not self._tasks:
             self._all_gone.set()
+            if self.closing.is_set():
+                self._over.set()
 
     async def _drain(self) -> None:
-        if not await self._until_all_gone(self._timeouts.grace):
+        for _ in range(_HANDED_OVER):
+            await asyncio.sleep(0)
+        timer = self._loop.call_later(self._timeouts.grace, self._over.set)
+        await self._over.wait()
+        timer.cancel()
+        if not self._all_gone.is_set():
             self._cut()
             if not await self._until_all_gone(_STUBBORN):
-                log.error("%d handlers do not end although they were cancelled; they are left behind", len(self._tasks))
+                for transport in list(self._connections):
+                    transport.abort()  # a generator that goes on in spite of all learns that nobody is there
+                await self._until_all_gone(_LAST_WORDS)
         self._deadlines.close()
-        self._remove_unix()
+        if self._listening is not None:
+            self._listening.remove_file()
         for number in self._signals:
             self._loop.remove_signal_handler(number)
+        if self._tasks:
+            self.left_behind = len(self._tasks)
+            log.error("handlers that do not end although they were cancelled: %d; left behind", self.left_behind)
         self._closed.set_result(None)
 
     async def _until_all_gone(self, seconds: float) -> bool:
@@ -197,14 +190,6 @@ class Server:
             if task.done():
                 transport.abort()  # its last bytes are still on their way, but there is no more time
 
-    def _remove_unix(self) -> None:
-        if self._unix is not None:
-            path, identity = self._unix
-            with contextlib.suppress(FileNotFoundError):
-                status = os.stat(path)
-                if (status.st_dev, status.st_ino) == identity:
-                    os.unlink(path)
-
 
 class serve:  # it reads as a function: `await serve(...)`, `async with serve(...)`
     """Serve `handler`: `async with serve(handler, port=8000) as server:`, or `server = await serve(handler)`.
@@ -214,6 +199,12 @@ class serve:  # it reads as a function: `await serve(...)`, `async with serve(..
     ssl: a server-side SSLContext, for HTTPS.
     limits, timeouts: see `Limits` and `Timeouts`.
     signals: let SIGINT and SIGTERM close the server; a second one cuts what is still open.
+    sockets: listening sockets that somebody else made, instead of all these; they become the server's.
+    allowed_hosts: the names in `Host` that are answered, without ports; "*.example.org" has its subdomains; others
+        get 421. None: where all addresses are loopback, only names that DNS cannot give to a stranger; else any.
+    allowed_origins: origins ("https://app.example") whose pages may read the answers and send unsafe requests; pages
+        of others, but for the server's own, get 403 for methods other than GET, HEAD and OPTIONS.
+    trusted_proxies: addresses and networks, or "unix", whose X-Forwarded-For and -Proto are believed.
 
     Leaving the `async with` block, also by an exception or by cancelling, closes the server and waits for it.
     Raises OSError if the address cannot be had, LocalError for arguments that do not go together.
@@ -231,6 +222,10 @@ class serve:  # it reads as a function: `await serve(...)`, `async with serve(..
         limits: Limits | None = None,
         timeouts: Timeouts | None = None,
         signals: bool = False,
+        sockets: Sequence[socket.socket] | None = None,
+        allowed_hosts: Sequence[str] | None = None,
+        allowed_origins: Sequence[str] = (),
+        trusted_proxies: Sequence[str] = (),
     ) -> None:
         if not callable(handler):
             raise LocalError(f"a handler is a function or a Router, not {type(handler).__name__}")
@@ -245,6 +240,9 @@ class serve:  # it reads as a function: `await serve(...)`, `async with serve(..
         self._limits = limits or Limits()
         self._timeouts = timeouts or Timeouts()
         self._signals = signals
+        self._sockets = sockets
+        self._any_host = allowed_hosts is None
+        self._access = Access.of(allowed_hosts, allowed_origins, trusted_proxies)
 
     def __await__(self) -> Generator[Any, None, Server]:
         return self._start().__await__()
@@ -267,20 +265,23 @@ class serve:  # it reads as a function: `await serve(...)`, `async with serve(..
             raise
 
     async def _start(self) -> Server:
-        server = Server(self._handler, self._limits, self._timeouts)
         listening = await self._open()
-        if self._unix is not None:
-            server.own_unix(self._unix)
+        access = self._access
+        if self._any_host and all(is_loopback(sock.getsockname()) for sock in listening):
+            access = replace(access, hosts="loopback")
+        server = Server(self._handler, self._limits, self._timeouts, access)
+        await server.listen(listening, self._unix, self._ssl)
         try:
-            await server.listen(listening, self._ssl)
             if self._signals:
                 server.own_signals()
-        except BaseException:
-            server.abandon()
+        except BaseException:  # signals belong to the main thread
+            await server.close()
             raise
         return server
 
     async def _open(self) -> list[socket.socket]:
+        if self._sockets is not None:
+            return list(self._sockets)
         if self._fd is not None:
             return [sockets.inherited(self._fd)]
         if self._unix is not None:

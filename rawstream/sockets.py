@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -12,18 +13,57 @@ from collections.abc import Sequence
 from .errors import LocalError
 
 _NOTSENT_LOWAT = 16 * 1024  # bytes the kernel takes and has not sent yet; without it a stopped reader swallowed 3.9 MB
+BACKLOG = 4096  # connections that may wait for accept; the kernel caps it at net.core.somaxconn (4096 on Linux)
+_FIRST_ACTIVATED = 3  # SD_LISTEN_FDS_START, behind stdin, stdout and stderr
 
 
 def inherited(fd: int) -> socket.socket:
-    """The listening socket of descriptor `fd`. Raises OSError or LocalError, and then leaves the descriptor open."""
+    """The listening socket of descriptor `fd`, which from now on no program that is started here inherits.
+
+    Raises OSError or LocalError, and then leaves the descriptor open.
+    """
     try:
         sock = socket.socket(fileno=fd)
         if sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.set_inheritable(False)
             return sock
         sock.detach()
     except OSError as exc:
         raise OSError(exc.errno, f"file descriptor {fd} is not an open socket") from exc
     raise LocalError(f"file descriptor {fd} is not a listening stream socket")
+
+
+def activated() -> list[int]:
+    """The descriptors that systemd hands over (sd_listen_fds(3)). What tells of them is gone from the environment
+    then, for they are not meant for what is started here.
+    """
+    process, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if process != str(os.getpid()) or not count.isascii() or not count.isdigit():
+        return []
+    return [*range(_FIRST_ACTIVATED, _FIRST_ACTIVATED + int(count))]
+
+
+class SocketFile:
+    """The file that a Unix socket was just bound to, to be removed in the end if it is still the same."""
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        status = os.stat(path)
+        self._identity = status.st_dev, status.st_ino
+        # Linux gives a file's number to the next one at once, unless the old one is held.
+        self._held = os.open(path, os.O_PATH) if hasattr(os, "O_PATH") else -1
+
+    def remove(self) -> None:
+        """Remove it, unless another server has put its own in its place. May be called again."""
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(self._path)
+            if self._identity == (status.st_dev, status.st_ino):
+                os.unlink(self._path)
+        self._identity = -1, -1
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
 
 def bound_unix(path: str) -> socket.socket:
@@ -87,6 +127,18 @@ async def bound(hosts: Sequence[str | None], port: int) -> list[socket.socket]:
             sock.close()
         raise
     return sockets
+
+
+def listen(sockets: Sequence[socket.socket], write_stall: float) -> None:
+    """Tune them and listen, or raise OSError and close them."""
+    try:
+        for sock in sockets:
+            tune(sock, write_stall)
+            sock.listen(BACKLOG)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
 
 
 def tune(sock: socket.socket, write_stall: float) -> None:

@@ -12,53 +12,15 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from types import TracebackType
 from typing import cast
 
 from .config import Limits, Timeouts
-from .deadlines import Deadline, Deadlines
-from .errors import Disconnected, LocalError, ReadTimeout, RemoteError
+from .deadlines import GRAIN, Deadline, Deadlines
+from .errors import Disconnected, ReadTimeout, RemoteError, Stalled
+from .watch import Watch
 
 _PIECE = 8 * 1024
 """Bytes given out at once: if they are a body in chunks of a byte each, h11 takes 10 ms for them."""
-
-
-class Watch:
-    """`with transport.watch():` the task inside is cancelled when the peer is gone, and Disconnected comes out.
-
-    As with `asyncio.timeout`, a cancellation from elsewhere stays one.
-    """
-
-    __slots__ = ("_before", "_cancelling", "_eof_counts", "_gone", "_task", "_transport")
-
-    def __init__(self, transport: Transport, eof_counts: bool) -> None:
-        self._transport = transport
-        self._eof_counts = eof_counts
-
-    def __enter__(self) -> Watch:
-        self._transport.check(self._eof_counts)
-        task = asyncio.current_task()
-        assert task is not None, "a connection lives in its task"
-        self._task, self._cancelling, self._gone = task, task.cancelling(), False
-        self._before = self._transport.watched
-        self._transport.watched = self
-        return self
-
-    def tell(self, eof: bool) -> None:
-        """The peer ended its side (`eof`), or the connection is lost."""
-        if self._task.cancelling() > self._cancelling:
-            return  # it is being cancelled already, and a second time would break into its clean-up
-        if self._eof_counts or not eof:
-            self._gone = True
-            self._task.cancel()
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._transport.watched = self._before
-        others = (self._task.uncancel() if self._gone else self._task.cancelling()) - self._cancelling
-        if isinstance(exc, asyncio.CancelledError) and others <= 0:
-            if self._gone:
-                raise Disconnected("the peer is gone") from exc
-            raise LocalError("the handler raised CancelledError, but nobody had cancelled it") from exc
 
 
 class Transport(asyncio.Protocol):
@@ -140,9 +102,9 @@ class Transport(asyncio.Protocol):
         self._ended = True
         self._wake_reader()
         if self.watched is not None:
-            self.watched.tell(eof=True)
+            self.watched.lost(eof=True)
         # True: our side stays open, a short answer can still be sent. TLS has no half-closed connections.
-        return self._transport.get_extra_info("sslcontext") is None
+        return not self.tls
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = self._gone = True
@@ -152,7 +114,7 @@ class Transport(asyncio.Protocol):
         self._wake_reader()
         self._wake_writer()
         if self.watched is not None:
-            self.watched.tell(eof=False)
+            self.watched.lost(eof=False)
         self._lost(self)
 
     def pause_writing(self) -> None:
@@ -203,16 +165,27 @@ class Transport(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
 
+    def hurry(self, seconds: float) -> None:
+        """Let the reading under way wait for no longer than `seconds` from now."""
+        readable = self._readable
+
+        def too_late() -> None:
+            if readable is self._readable:
+                self._read_too_late()
+
+        if readable is not None:
+            self._deadlines.after(seconds, too_late)
+
     def _read_too_late(self) -> None:
         if self._readable is not None and not self._readable.done():
             self._readable.set_exception(ReadTimeout("nothing came in time"))
 
-    def watch(self, eof: bool = False) -> Watch:
+    def watch(self, told: Callable[[], None], eof: bool = False) -> Watch:
         """A `with` block in which the loss of the peer (with `eof`, also the end of its sending) cancels the task.
 
-        Raises Disconnected when that has happened already, and when it happens.
+        Raises Disconnected when that has happened already, and when it happens; `told` is called when it happens.
         """
-        return Watch(self, eof)
+        return Watch(self, eof, told)
 
     def check(self, eof: bool = False) -> None:
         """Raise Disconnected if the peer is gone (with `eof`, also if it ended its sending)."""
@@ -268,6 +241,8 @@ class Transport(asyncio.Protocol):
         if left > self._left:
             self._left, self._left_at = left, now
         elif now - self._left_at >= self._timeouts.write_stall:
+            if self.watched is not None:
+                self.watched.interrupt(Stalled("the peer takes nothing"))
             self.abort()
             return
         self._stall = self._deadlines.after(self._timeouts.write_stall / 4, self._look_for_stall)
@@ -288,7 +263,8 @@ class Transport(asyncio.Protocol):
         """
         try:
             if end_ours and self._transport.can_write_eof() and not self._transport.is_closing():
-                self._transport.write_eof()
+                with contextlib.suppress(OSError):  # the peer is gone, and this is told in a moment
+                    self._transport.write_eof()
             self._dropping = False
             until = self._loop.time() + seconds
             with contextlib.suppress(RemoteError):
@@ -318,6 +294,15 @@ class Transport(asyncio.Protocol):
     def silence(self) -> float:
         """Seconds since something was last written."""
         return self._loop.time() - self._wrote_at
+
+    @property
+    def tls(self) -> bool:
+        """The peer speaks TLS."""
+        return self._transport.get_extra_info("sslcontext") is not None
+
+    def soon(self, callback: Callable[[], None]) -> Deadline:
+        """Call back in a while, with others."""
+        return self._deadlines.after(GRAIN, callback)
 
     def later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """Call back after so many seconds, exactly: for the few short delays that a reader would see."""

@@ -1,10 +1,11 @@
 """HTTP/1.1 on h11: bytes in, events out, and back. All protocol state lives here, in h11. No I/O, no asyncio.
 
 This is the only module that imports h11. h11 parses every head, writes every head, chooses the framing, writes every
-end and knows what may come next; we ask it, and keep no state beside it. Two things are ours:
+end and knows what may come next; we ask it, and keep no state beside it but whether we have refused what it took. Two
+things are ours:
 
-* What h11 leaves to its user (RFC 9112): empty lines before a request, the forms of a target, the versions we speak,
-  what is in Host, and Content-Length beside Transfer-Encoding.
+* What h11 leaves to its user (RFC 9112): the versions we speak, how long targets and methods may be, and all that
+  `strict` refuses, through which everything goes that a client sends.
 * `frame`. Once the head of a stream is out, the bytes of a piece of its body depend on nothing but that piece, so
   `start` hands out a pure function for it. It gives what h11 would send for `h11.Data`, for a tenth of the price, and
   one encoded frame can go to any number of connections.
@@ -21,8 +22,9 @@ from typing import Final, Literal, TypeAlias
 
 import h11
 
-from .errors import AnswerError, HeadTooLarge, LocalError, ProtocolError, phrase
+from .errors import AnswerError, HeadTooLarge, LocalError, ProtocolError, RemoteError, TargetTooLong, phrase
 from .messages import Headers, RequestHead, ResponseHead
+from .strict import Intake, bad_codings, check_head, in_plain_words, resolve
 
 Frame: TypeAlias = Callable[[bytes], bytes]
 PreparedHead: TypeAlias = h11.Response
@@ -66,73 +68,93 @@ def until_close(payload: bytes) -> bytes:
     return payload
 
 
-_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
-_ORIGIN_FORM = re.compile(r"(?P<path>/[^?#]*)(?:\?(?P<query>[^#]*))?")
-_ABSOLUTE_FORM = re.compile(r"https?://(?P<host>[^/?#]+)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?", re.IGNORECASE)
-# RFC 3986 section 3.2, without user information: a registered name or IPv4 address, or an IP literal; and a port.
-_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_LONGEST_METHOD = 32  # bytes; of those that are registered with IANA none has more than 17
 
 
 class ServerWire:
     """The server's side of one connection.
 
-    max_head: bytes a request's head may have; max_headers: how many fields.
+    max_head: bytes a request's head may have, and likewise a chunked body's extensions and trailers; max_headers: how
+    many fields; max_target: bytes of the target.
     The caller feeds bytes, takes events with `receive`, answers with `respond`, or with `start` and frames and `end`,
     and then, where `reusable`, calls `next_cycle`. RemoteError tells that the peer is at fault: answer it and close.
     """
 
-    def __init__(self, max_head: int = 16 * 1024, max_headers: int = 100) -> None:
+    def __init__(self, max_head: int = 16 * 1024, max_headers: int = 100, max_target: int = 8 * 1024) -> None:
         self._max_head = max_head
         self._max_headers = max_headers
+        self._max_target = max_target
         self._begin()
 
     def _begin(self) -> None:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
-        self._lead: bytes | None = b""  # what came of empty lines before a request; None once its first byte is here
+        self._intake = Intake(self._max_head, self._max_headers)
+        self._refused = False  # RemoteError was raised: of those that are not its own h11 does not know
         self._bodiless = False  # the request is a HEAD: h11 knows, but tells only by refusing the body's data
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
         """Take what the peer sent; b"" says that it will send no more."""
-        if self._lead is not None and data:
-            # RFC 9112 section 2.2: a server SHOULD ignore at least one empty line before a request.
-            data = self._lead + data
-            data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]  # it matches "" at least
-            if data in (b"", b"\r"):
-                self._lead = data
-                return
-        self._lead = None
-        self._h11.receive_data(data)
+        if (admitted := self._intake.admit(data)) is not None:
+            self._h11.receive_data(admitted)
 
     def receive(self) -> RequestHead | BodyEvent | Literal[_Signal.CLOSED]:
         """The next event, or NEED_DATA. Raises RemoteError; the connection is then good for one answer only."""
-        if self._lead is not None:
+        if not self._intake.begun:
             return NEED_DATA
-        event = _next_event(self._h11)
-        return self._head(event) if type(event) is h11.Request else _body_event(event)
+        if self._refused:
+            raise ProtocolError("nothing is read after an error")
+        try:
+            event = _next_event(self._h11)
+            if type(event) is h11.Request:
+                return self._head(event)
+            if event is h11.NEED_DATA and (fault := self._intake.fault) is not None:
+                raise fault
+        except RemoteError as error:
+            self._refused = True
+            raise self._more_exactly(error) from error.__cause__
+        return _body_event(event)
 
     def _head(self, event: h11.Request) -> RequestHead:
-        fields = event.headers.raw_items()
-        if len(fields) > self._max_headers:
-            raise HeadTooLarge(f"a request has at most {self._max_headers} header fields here, not {len(fields)}")
-        # What the head took on the wire: "method target HTTP/1.1", a line for each field, and an empty one.
-        size = len(event.method) + len(event.target) + 14 + sum(len(name) + len(value) + 4 for name, value in fields)
-        if size > self._max_head:
-            raise HeadTooLarge(f"a request's head has at most {self._max_head} bytes here")
         if event.http_version[:2] != b"1.":
             raise ProtocolError(f"this server speaks HTTP/1.1, not HTTP/{event.http_version.decode()}", 505)
-        headers = _headers(fields)
-        if "transfer-encoding" in headers:
-            # RFC 9112 section 6.1: either of these may be an attempt to smuggle a request past a proxy.
-            if "content-length" in headers:
-                raise ProtocolError("a request has Content-Length or Transfer-Encoding, not both")
-            if event.http_version == b"1.0":
-                raise ProtocolError("an HTTP/1.0 request cannot have Transfer-Encoding")
+        version = "1.0" if event.http_version == b"1.0" else "1.1"
+        headers = _headers(event.headers.raw_items())
+        check_head(self._intake.head, headers, version)
+        if len(self._intake.head) > self._max_head:
+            raise self._head_too_large()
+        if (count := len(headers.pairs)) > self._max_headers:
+            raise HeadTooLarge(f"a request has at most {self._max_headers} header fields here, not {count}")
+        if len(event.target) > self._max_target:
+            raise self._target_too_long()
+        if len(event.method) > _LONGEST_METHOD:
+            raise ProtocolError("this server knows no method with so long a name", 501)
         self._bodiless = event.method == b"HEAD"
         method, target = event.method.decode("ascii"), event.target.decode("ascii")
-        path, query, headers = _resolve(method, target, headers)
-        return RequestHead(method, target, path, query, headers, "1.0" if event.http_version == b"1.0" else "1.1")
+        path, query, headers = resolve(method, target, headers)
+        for behind in self._intake.take("transfer-encoding" in headers):
+            self._h11.receive_data(behind)
+        return RequestHead(method, target, path, query, headers, version)
+
+    def _more_exactly(self, error: RemoteError) -> RemoteError:
+        """What is wrong with a head that h11 refused, from its bytes."""
+        if self._intake.taken or not isinstance(error.__cause__, h11.RemoteProtocolError):
+            return error
+        head = self._intake.head
+        if isinstance(error, HeadTooLarge):
+            words = head.partition(b"\r\n")[0].split(b" ")
+            if len(words) > 1 and len(words[1]) > self._max_target:
+                return self._target_too_long()
+            return self._head_too_large()
+        return bad_codings(head) if error.status == 501 else error
+
+    def _head_too_large(self) -> HeadTooLarge:
+        return HeadTooLarge(f"a request's head has at most {self._max_head} bytes here")
+
+    def _target_too_long(self) -> TargetTooLong:
+        return TargetTooLong(f"a request's target has at most {self._max_target} bytes here")
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
@@ -145,8 +167,8 @@ class ServerWire:
     def prepare(self, status: int, headers: Iterable[tuple[str, str]]) -> PreparedHead:
         """The checked head of a stream, to be given to `start`. Raises AnswerError for fields that cannot be sent."""
         head = _response(status, tuple(headers))
-        if any(name in (b"content-length", b"transfer-encoding") for name, _ in head.headers):
-            raise AnswerError("a stream chooses its own framing: it takes no Content-Length or Transfer-Encoding")
+        if any(name == b"content-length" for name, _ in head.headers):
+            raise AnswerError("a stream chooses its own framing: it takes no Content-Length")
         return head
 
     def start(self, head: PreparedHead) -> tuple[bytes, Frame]:
@@ -171,12 +193,12 @@ class ServerWire:
     @property
     def begun(self) -> bool:
         """The first byte of a request has come."""
-        return self._lead is None
+        return self._intake.begun
 
     @property
     def request_ended(self) -> bool:
         """The whole request has been received: what comes now belongs to a next one."""
-        return self._h11.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
+        return not self._refused and self._h11.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
 
     @property
     def answerable(self) -> bool:
@@ -186,7 +208,7 @@ class ServerWire:
     @property
     def reusable(self) -> bool:
         """Request and response are complete, and neither side asked for the connection to close."""
-        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+        return not self._refused and self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
     def next_cycle(self) -> None:
         """Go on to the next request, whose first bytes may be here already."""
@@ -245,9 +267,10 @@ def _next_event(connection: h11.Connection) -> object:
     except h11.RemoteProtocolError as exc:
         if exc.error_status_hint == 431:
             raise HeadTooLarge("the head is larger than is allowed here") from exc
-        if "closed connection" in str(exc) or "ConnectionClosed" in str(exc):  # h11 tells it by no other sign
+        said = str(exc)
+        if "closed connection" in said or "ConnectionClosed" in said:  # h11 tells it by no other sign
             raise ProtocolError("the connection ended before the message did") from exc
-        raise ProtocolError(str(exc), exc.error_status_hint) from exc
+        raise ProtocolError(in_plain_words(said), exc.error_status_hint) from exc
 
 
 def _body_event(event: object) -> BodyEvent | Literal[_Signal.CLOSED]:
@@ -271,31 +294,22 @@ def _response(status: int, headers: tuple[tuple[str, str], ...]) -> h11.Response
 
 @functools.lru_cache(maxsize=128)  # most answers of a second have the same fields, and h11 checks each with care: 15 µs
 def _checked_response(status: int, headers: tuple[tuple[str, str], ...]) -> h11.Response:
-    return h11.Response(status_code=status, headers=_encoded(headers), reason=phrase(status).encode("ascii"))
+    response = h11.Response(status_code=status, headers=_encoded(headers), reason=phrase(status).encode("ascii"))
+    framing = {name for name, _ in response.headers} & {b"transfer-encoding", b"content-length"}
+    if framing and (status == 204 or b"transfer-encoding" in framing):
+        # RFC 9110 section 8.6 and RFC 9112 section 6.1; h11 would send it, and who reads it would wait for a body.
+        raise ValueError("how the body is framed is not the handler's to say")
+    return response
 
 
 def _encoded(headers: Iterable[tuple[str, str]]) -> ByteFields:
     # RFC 9110 section 5.5: field values are bytes, of which only ASCII is sure to be read alike everywhere.
-    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
+    fields = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
+    for name, value in fields:
+        if _CONTROLS.search(value):  # most of which h11 would send
+            raise ValueError(f"Illegal control character in the value of {name!r}")
+    return fields
 
 
 def _headers(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
     return Headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in fields])
-
-
-def _resolve(method: str, target: str, headers: Headers) -> tuple[str, str, Headers]:
-    """Path, query and headers for a target in any of its forms (RFC 9112 section 3.2). Raises ProtocolError."""
-    host = headers.get("host", "")
-    if not _HOST.fullmatch(host):
-        raise ProtocolError(f"Host is a name and perhaps a port, not {host!r}")
-    if method == "CONNECT":
-        raise ProtocolError("this server is not a proxy: it has no CONNECT", 501)
-    if match := _ORIGIN_FORM.fullmatch(target):
-        return match["path"], match["query"] or "", headers
-    if target == "*" and method == "OPTIONS":
-        return "*", "", headers
-    if (match := _ABSOLUTE_FORM.fullmatch(target)) and _HOST.fullmatch(match["host"]):
-        # Section 3.2.2: the target's host replaces the field, whatever that said.
-        others = [(name, value) for name, value in headers.pairs if name.lower() != "host"]
-        return match["path"] or "/", match["query"] or "", Headers([("host", match["host"]), *others])
-    raise ProtocolError(f"a request's target is a path that begins with /, not {target!r}")

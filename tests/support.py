@@ -21,6 +21,8 @@ PATIENCE = 20.0
 
 _DATE = re.compile(rb"Date: (?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z][a-z] \d{4} \d\d:\d\d:\d\d GMT\r\n")
 
+_REQUEST_ID = re.compile(rb"X-Request-Id: [0-9a-f]{6}-\d+\r\n")
+
 JSON_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nVary: Accept\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
@@ -109,7 +111,7 @@ class Peer:
         assert not self._held
         await self._more()
         data, self._held = self._held, b""
-        return _DATE.sub(b"", data)
+        return _REQUEST_ID.sub(b"", _DATE.sub(b"", data))
 
     async def _more(self) -> bool:
         if self.ending:
@@ -140,11 +142,11 @@ class Peer:
         return before + mark
 
     async def head(self) -> bytes:
-        """A response's head without its Date, which every response has once."""
+        """A response's head without its Date, which every response has once, and without the id of a failed request."""
         head = await self.until(b"\r\n\r\n")
         rest, dates = _DATE.subn(b"", head)
         assert dates == 1, head
-        return rest
+        return _REQUEST_ID.sub(b"", rest)
 
     async def expect_head(self, expected: bytes) -> None:
         """A response's head is `expected`, but for its Date."""
@@ -223,9 +225,13 @@ class TlsPeer(Peer):
                 data = self._tls.read(16384)
             except SSLWantReadError:
                 try:
-                    self._received.write(await self._loop.sock_recv(self.sock, 16384) or b"")
+                    received = await self._loop.sock_recv(self.sock, 16384)
                 except ConnectionResetError:
                     self.ending = "reset"
+                else:
+                    self._received.write(received)
+                    if not received:
+                        self.ending = "end"  # without a word from TLS
             else:
                 self._held += data
                 if data:

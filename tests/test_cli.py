@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -20,11 +22,11 @@ from typing import Any
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
+from processes import ROOT, ask, read_rest, read_until, running
 
 import rawstream
-from rawstream import cli
+from rawstream import cli, observe
 
-ROOT = Path(rawstream.__file__).parent.parent
 ENDLESS = '''
 """A stream that does not care whether the server closes."""
 import asyncio
@@ -37,75 +39,6 @@ async def handler(request):
     finally:
         print("finally", file=sys.stderr, flush=True)
 '''
-
-
-class Running:
-    """`python -m rawstream ...` in a process of its own."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.first_line = self.line()
-
-    def line(self) -> str:
-        """The next line on stderr, without its end."""
-        assert self.process.stderr is not None
-        return self.process.stderr.readline().rstrip("\n")
-
-    @property
-    def port(self) -> int:
-        match = re.search(r":(\d+) \(", self.first_line)
-        assert match is not None, self.first_line
-        return int(match[1])
-
-    def connect(self) -> socket.socket:
-        """A connection to it, on which nothing waits for longer than ten seconds."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def end(self) -> tuple[int, str]:
-        """Its exit status, and what else it said."""
-        assert self.process.stderr is not None
-        rest = self.process.stderr.read()
-        return self.process.wait(10), rest
-
-
-@contextlib.contextmanager
-def running(*arguments: str, cwd: Path | None = None, **options: Any) -> Iterator[Running]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "rawstream", *arguments],
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    ) as process:
-        try:
-            yield Running(process)
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
-def read_until(sock: socket.socket, mark: bytes) -> bytes:
-    data = b""
-    while mark not in data:
-        piece = sock.recv(65536)
-        assert piece, data
-        data += piece
-    return data
-
-
-def read_rest(sock: socket.socket) -> bytes:
-    data = b""
-    with contextlib.suppress(ConnectionResetError):
-        while piece := sock.recv(65536):
-            data += piece
-    return data
 
 
 @pytest.fixture
@@ -184,22 +117,24 @@ def test_nothing_is_waited_for_when_all_connections_are_idle(loop: str) -> None:
         assert server.end() == (0, "")
 
 
-def test_wire_prints_every_byte_in_and_out_with_time_and_direction() -> None:
-    with running("--port", "0", "--wire") as server:
+def test_wire_prints_every_byte_in_and_out_with_time_and_direction(project: Path) -> None:
+    Path("plain.py").write_text(
+        "from rawstream import Response\nasync def handler(request):\n    return Response.text('ok\\n')\n"
+    )
+    with running("serve", "plain:handler", "--port", "0", "--wire", cwd=project) as server:
         with server.connect() as client:
             port = client.getsockname()[1]
-            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-            read_rest(client)
+            ask(client)
         server.signal(signal.SIGTERM)
         status, said = server.end()
     assert status == 0
     said = re.sub(r"^ *\d+\.\d{6} #1 ", "TIME #1 ", said, flags=re.MULTILINE)
     said = re.sub(r"Date: [^\\]+", "Date: ", said)
     said = re.sub(r"sent \d+ B", "sent N B", said)
-    assert said == (
+    assert said.replace("TIME #1 <-- ended our side\n", "") == (  # before it is closed, as a connection may be
         f"TIME #1 --- connected from 127.0.0.1:{port}\n"
-        "TIME #1 --> received 56 B\n"
-        "    GET /healthz HTTP/1.1\\r\\n\n"
+        "TIME #1 --> received 49 B\n"
+        "    GET / HTTP/1.1\\r\\n\n"
         "    Host: test\\r\\n\n"
         "    Connection: close\\r\\n\n"
         "    \\r\\n\n"
@@ -220,10 +155,27 @@ def test_the_access_log_has_a_line_for_each_request() -> None:
         with server.connect() as client:
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
             sent = len(read_rest(client))
-        pattern = rf'127\.0\.0\.1 - - \[[^]]+\] "GET /healthz HTTP/1\.1" 200 {sent} 0\.\d{{3}}s complete'
+        pattern = (
+            rf'127\.0\.0\.1 - - \[[^]]+\] "GET /healthz HTTP/1\.1" 200 {sent} 0\.\d{{3}}s complete [0-9a-f]{{6}}-1'
+        )
         assert re.fullmatch(pattern, server.line())
         server.signal(signal.SIGTERM)
         assert server.end() == (0, "")
+
+
+def test_the_access_log_may_be_json_and_a_bare_one_may_stand_before_the_command(project: Path) -> None:
+    for option in (["--access-log", "json"], ["--access-log=json"], ["--access-log"]):
+        with running(*option, "serve", "endless:handler", "--port", "0", cwd=project) as server:
+            with server.connect() as client:
+                client.sendall(b"BREW / HTTP/1.1\r\n\r\n")  # no Host: 400
+                read_rest(client)
+            line = server.line()
+            if option == ["--access-log"]:
+                assert line.startswith("127.0.0.1 - - [")
+            else:
+                assert json.loads(line)["status"] == 400
+            server.signal(signal.SIGTERM)
+            assert server.end() == (0, "")
 
 
 def test_without_the_access_log_requests_are_not_logged_but_failures_are(project: Path) -> None:
@@ -263,6 +215,43 @@ def test_it_takes_over_an_inherited_socket_so_that_a_restart_loses_no_connection
                 read_until(client, b"ok\n")
                 server.signal(signal.SIGTERM)
                 assert server.end() == (0, "")
+
+
+def test_it_ends_although_a_handler_does_not(project: Path) -> None:
+    Path("deaf.py").write_text(
+        "import asyncio\n"
+        "async def handler(request):\n"
+        "    yield 'x'\n"
+        "    while True:\n"
+        "        try:\n"
+        "            await asyncio.sleep(3600)\n"
+        "        except asyncio.CancelledError:\n"
+        "            pass\n"
+    )
+    arguments = ["serve", "deaf:handler", "--port", "0", "--timeout-grace", "0"]
+    with running(*arguments, cwd=project) as server, server.connect() as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nAccept: text/plain\r\n\r\n")
+        read_until(client, b"1\r\nx\r\n")
+        server.signal(signal.SIGTERM)
+        status, said = server.end()
+    assert status == 1
+    assert said.endswith("\nending all the same, with handlers at work that were told to end: 1\n")
+
+
+def test_it_may_open_as_many_files_as_the_hard_limit_allows(project: Path) -> None:
+    Path("limit.py").write_text(
+        "import resource\n"
+        "from rawstream import Response\n"
+        "async def handler(request):\n"
+        "    return Response.text(repr(resource.getrlimit(resource.RLIMIT_NOFILE)))\n"
+    )
+    lower = "import resource as r, sys; r.setrlimit(r.RLIMIT_NOFILE, (99, 777))"
+    start = "-c", f"{lower}; from rawstream.cli import main; sys.exit(main())"
+    with running("serve", "limit:handler", "--port", "0", cwd=project, start=start) as server:
+        with server.connect() as client:
+            assert ask(client).endswith(b"\r\n\r\n(777, 777)")
+        server.signal(signal.SIGTERM)
+        assert server.end() == (0, "")
 
 
 @pytest.mark.parametrize("in_one_file", [True, False])
@@ -336,6 +325,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """main() sets up logging and the import path for its process; here they are put back."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = set(sys.modules)
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
     loggers = [logging.getLogger(name) for name in ("rawstream", "rawstream.access", "rawstream.wire")]
     states = [(logger, logger.level, logger.propagate, logger.handlers) for logger in loggers]
     yield
@@ -344,6 +334,8 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         logger.propagate, logger.handlers = propagate, handlers
     for name in set(sys.modules) - before:
         del sys.modules[name]
+    resource.setrlimit(resource.RLIMIT_NOFILE, files)
+    observe.access_log("common")
 
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -372,13 +364,17 @@ def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[
     assert raised.value.code == 0
     shown = capsys.readouterr().out
     for option in (
-        "--host", "--port", "--uds", "--fd", "--certfile", "--keyfile", "--loop", "--access-log", "--wire",
-        "--limit-head", "--limit-headers", "--limit-body", "--limit-held", "--limit-high-water",
-        "--timeout-head", "--timeout-body", "--timeout-keep-alive", "--timeout-write-stall", "--timeout-grace",
-        "--timeout-linger",
+        "--host", "--port", "--uds", "--fd", "--certfile", "--keyfile", "--loop", "--workers", "--access-log", "--wire",
+        "--allowed-host", "--allowed-origin", "--trusted-proxy",
+        "--limit-connections", "--limit-connections-per-client", "--limit-streams", "--limit-requests",
+        "--limit-target", "--limit-head", "--limit-headers", "--limit-body", "--limit-held", "--limit-high-water",
+        "--timeout-head", "--timeout-body", "--timeout-keep-alive", "--timeout-request", "--timeout-first-item",
+        "--timeout-write-stall", "--timeout-grace", "--timeout-linger",
     ):  # fmt: skip
         assert f"{option} " in shown or f"{option}\n" in shown
     assert "(default: 75.0)" in shown
+    assert re.search(r"--limit-streams N +\(default: none\)", shown)
+    assert "--is-worker" not in shown
 
 
 def serve_one_request(arguments: list[str]) -> bytes:
@@ -414,22 +410,55 @@ def test_without_uvloop_auto_is_asyncio(capsys: pytest.CaptureFixture[str], monk
     assert capsys.readouterr().err.endswith(" (asyncio)\n")
 
 
+def taken(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
+    """The options that a server is started with."""
+    options: list[Any] = []
+
+    async def serve(handler: Any, given: Any, worker: Any) -> int:
+        options.append(given)
+        return 0
+
+    monkeypatch.setattr(cli, "_serve", serve)
+    assert cli.main(arguments) == 0
+    return options[0]
+
+
 def test_limits_and_timeouts_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[Any] = []
+    options = taken(monkeypatch, "--limit-body", "5", "--limit-streams", "6", "--timeout-write-stall", "0.5")
+    assert options.limits == rawstream.Limits(body=5, streams=6)
+    assert options.timeouts == rawstream.Timeouts(write_stall=0.5)
 
-    async def run(handler: Any, options: Any) -> None:
-        taken.append((options.limits, options.timeouts))
 
-    monkeypatch.setattr(cli, "_run", run)
-    assert cli.main(["--limit-body", "5", "--limit-high-water", "6", "--timeout-write-stall", "0.5"]) == 0
-    assert taken == [(rawstream.Limits(body=5, high_water=6), rawstream.Timeouts(write_stall=0.5))]
+def test_who_may_ask_is_taken_from_before_the_command_and_after_it(
+    monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    options = taken(
+        monkeypatch, "--allowed-host", "a.test", "--trusted-proxy", "unix", "serve", "endless:handler",
+        "--allowed-host", "b.test", "--allowed-host", "*.c.test", "--allowed-origin", "https://app.test",
+    )  # fmt: skip
+    assert options.access == {
+        "allowed_hosts": ["a.test", "b.test", "*.c.test"],
+        "allowed_origins": ["https://app.test"],
+        "trusted_proxies": ["unix"],
+    }
+
+
+def test_the_demo_lets_its_page_be_opened_from_disk(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
+    assert taken(monkeypatch).access["allowed_origins"] == ["null"]
+    assert taken(monkeypatch, "--allowed-origin", "https://a.test").access["allowed_origins"] == ["https://a.test"]
+    assert taken(monkeypatch, "serve", "endless:handler").access["allowed_origins"] == []
+    assert taken(monkeypatch, "serve", "endless:handler").access["allowed_hosts"] is None
+
+
+def test_one_worker_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert taken(monkeypatch, "--workers", "1").workers == 1
 
 
 def test_a_ctrl_c_before_the_server_took_the_signal_is_the_shells_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run(handler: Any, options: Any) -> None:
+    async def serve(handler: Any, options: Any, worker: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_run", run)
+    monkeypatch.setattr(cli, "_serve", serve)
     assert cli.main([]) == 130
 
 
@@ -471,8 +500,20 @@ def test_a_socket_that_does_not_listen(capsys: pytest.CaptureFixture[str]) -> No
         )
 
 
-def test_ways_to_listen_that_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    assert failed(capsys, "--fd", "3", "--uds", "a.sock").endswith("serve() takes unix= or fd=, not both")
+@pytest.mark.parametrize(
+    ("arguments", "ways"),
+    [
+        (["--fd", "3", "--uds", "a.sock"], "--fd and --uds"),
+        (["--port", "80", "--fd", "3"], "--fd and --port"),
+        (["--fd", "3", "--host", "localhost", "--port", "80"], "--fd and --host"),
+        (["--uds", "a.sock", "--port", "80"], "--uds and --port"),
+        (["--fd", "3", "--uds", "a.sock", "--workers", "2"], "--fd and --uds"),
+    ],
+)
+def test_ways_to_listen_that_exclude_each_other(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], ways: str
+) -> None:
+    assert failed(capsys, *arguments) == f"rawstream: {ways} exclude each other: each says where to listen"
 
 
 @pytest.mark.parametrize(
@@ -483,6 +524,10 @@ def test_ways_to_listen_that_exclude_each_other(capsys: pytest.CaptureFixture[st
         (["--port", "http"], "argument --port: a port is a number from 0 to 65535, not 'http'"),
         (["--fd", "x"], "argument --fd: invalid int value: 'x'"),
         (["--limit-body", "x"], "argument --limit-body: invalid int value: 'x'"),
+        (["--limit-streams", "1.5"], "argument --limit-streams: invalid int value: '1.5'"),
+        (["--timeout-request", "x"], "argument --timeout-request: invalid float value: 'x'"),
+        (["--workers", "0"], "argument --workers: a number of processes is 1 or more, not '0'"),
+        (["--workers", "many"], "argument --workers: a number of processes is 1 or more, not 'many'"),
     ],
 )
 def test_values_that_cannot_be(capsys: pytest.CaptureFixture[str], arguments: list[str], line: str) -> None:
@@ -506,12 +551,22 @@ def test_serve_without_a_handler(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("option", "line"),
     [
-        ("--limit-body", "Limits.body is a positive whole number, not 0"),
-        ("--timeout-head", "Timeouts.head is a number of seconds, above 0 and at most 1000000, not 0.0"),
+        ("--limit-body", "is a positive whole number, not 0"),
+        ("--limit-connections-per-client", "is a positive whole number, not 0"),
+        ("--timeout-keep-alive", "is a number of seconds, above 0 and at most 1000000, not 0.0"),
     ],
 )
 def test_limits_that_cannot_be(capsys: pytest.CaptureFixture[str], option: str, line: str) -> None:
-    assert failed(capsys, option, "0") == f"rawstream: {line}"
+    assert failed(capsys, option, "0") == f"rawstream: {option} {line}"
+    assert failed(capsys, option, "0", "--workers", "2") == f"rawstream: {option} {line}"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--allowed-host", "http://a.test/"), ("--allowed-origin", "*"), ("--trusted-proxy", "nobody")],
+)
+def test_who_may_ask_that_cannot_be(capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
+    assert value in failed(capsys, option, value)
 
 
 def test_uvloop_that_is_not_installed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -608,9 +663,16 @@ def test_a_key_without_a_certificate(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_certificate_that_is_not_there(capsys: pytest.CaptureFixture[str], project: Path) -> None:
-    line = failed(capsys, "--certfile", "absent.pem")
-    assert line.startswith("rawstream: the certificate or its key cannot be read: ")
-    assert "No such file or directory" in line
+    assert failed(capsys, "--certfile", "absent.pem") == (
+        "rawstream: the certificate or key absent.pem cannot be read: No such file or directory"
+    )
+
+
+def test_a_key_that_is_not_there(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    Path("chain.pem").touch()
+    assert failed(capsys, "--certfile", "chain.pem", "--keyfile", "absent.pem") == (
+        "rawstream: the certificate or key absent.pem cannot be read: No such file or directory"
+    )
 
 
 def test_an_encrypted_key_does_not_wait_for_a_password(capsys: pytest.CaptureFixture[str], project: Path) -> None:
@@ -627,4 +689,22 @@ def test_an_encrypted_key_does_not_wait_for_a_password(capsys: pytest.CaptureFix
 def test_a_certificate_that_is_none(capsys: pytest.CaptureFixture[str], project: Path) -> None:
     Path("text.pem").write_text("no certificate")
     line = failed(capsys, "--certfile", "text.pem")
-    assert line.startswith("rawstream: the certificate or its key cannot be read: ")
+    assert line.startswith("rawstream: text.pem has no certificate in PEM format that can be used (")
+
+
+def test_a_key_that_is_none(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    trustme.CA().issue_cert("localhost").cert_chain_pems[0].write_to_path("chain.pem")
+    Path("text.pem").write_text("no key")
+    line = failed(capsys, "--certfile", "chain.pem", "--keyfile", "text.pem")
+    assert line.startswith("rawstream: text.pem has no private key in PEM format that can be used (")
+    line = failed(capsys, "--certfile", "chain.pem")
+    assert line.startswith("rawstream: chain.pem has no private key in PEM format that can be used (")
+
+
+def test_a_key_of_another_certificate(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("localhost").cert_chain_pems[0].write_to_path("chain.pem")
+    authority.issue_cert("localhost").private_key_pem.write_to_path("key.pem")
+    assert failed(capsys, "--certfile", "chain.pem", "--keyfile", "key.pem") == (
+        "rawstream: the key in key.pem is not that of the certificate in chain.pem"
+    )

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +15,10 @@ from support import JSON_HEAD, LAST_CHUNK, NDJSON_HEAD, SSE_HEAD, TEXT_HEAD, Clo
 
 from rawstream import demo
 
+PAGE = Path(__file__).parent.parent / "demo.html"
 SSE = "text/event-stream"
 STREAM_END = b"2b\r\nevent: stream-end\ndata: {}\nid: stream-end\n\n\r\n"
-CORS = b"Access-Control-Allow-Origin: null\r\nVary: Accept, Origin\r\n"
+CORS = b"Access-Control-Allow-Origin: null\r\nAccess-Control-Expose-Headers: X-Request-Id\r\nVary: Origin\r\n"
 
 
 def post(body: str = "", *fields: str, target: str = "/stream") -> bytes:
@@ -287,15 +292,82 @@ async def test_a_wrong_number_of_rows_is_refused(serving: Serving, rows: str) ->
 # -- the page, and whether it is up ------------------------------------------------------------------------------------
 
 
+async def page_policy(serving: Serving, target: str = "/") -> dict[str, str]:
+    """The page's Content-Security-Policy: what each directive allows."""
+    head, _ = await (await (await serving(demo.router)).ask(get(target))).response()
+    policy = re.search(rb"\r\nContent-Security-Policy: (.*)\r\n", head)
+    assert policy is not None
+    return {name: allowed for name, _, allowed in (each.partition(" ") for each in policy[1].decode().split("; "))}
+
+
 async def test_the_page_is_served(serving: Serving) -> None:
-    page = (Path(__file__).parent.parent / "demo.html").read_bytes()
-    peer = await (await serving(demo.router)).ask(get())
-    head, body = await peer.response()
-    assert head == (
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nCache-Control: no-cache\r\n"
-        b"Content-Length: %d\r\n\r\n" % len(page)
+    page = PAGE.read_bytes()
+    head, body = await (await (await serving(demo.router)).ask(get())).response()
+    assert re.fullmatch(
+        rb"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nCache-Control: no-cache\r\n"
+        rb"Content-Security-Policy: [^\r]+\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+        rb"Content-Length: %d\r\n\r\n" % len(page),
+        head,
     )
     assert body == page
+
+
+async def test_only_the_pages_own_script_and_style_run(serving: Serving) -> None:
+    """They are named by their hashes; nothing else is allowed that is not listed here."""
+
+    def digest(tag: str) -> str:
+        inside = PAGE.read_text("utf-8").partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+        return f"'sha256-{base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()}'"
+
+    assert await page_policy(serving) == {
+        "default-src": "'none'",
+        "script-src": digest("script"),
+        "style-src": digest("style"),
+        "img-src": "data:",
+        "connect-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+
+
+@pytest.mark.parametrize(
+    ("server", "allowed"),
+    [
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
+        ("https://stream.example/", "https://stream.example"),
+        ("HTTP://Example.org", "HTTP://Example.org"),
+        ("http://[::1]:9000", "http:"),
+        ("https%3A%2F%2Fstream.example", "https://stream.example"),
+    ],
+)
+async def test_the_page_may_talk_to_the_server_that_its_address_names(
+    serving: Serving, server: str, allowed: str
+) -> None:
+    assert (await page_policy(serving, f"/?server={server}"))["connect-src"] == f"'self' {allowed}"
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        *["", "*", "http://*", "http://*.example", "http:", "https://", "ftp://x.example", "javascript:alert(1)"],
+        *["http://x.example%20*", "http://x.example;script-src%20*", "http://x.example/path", "http://u:p@x.example"],
+        *["http://x.example%0D%0AX:%20y", "http://x.example%00", "http://[::1]%20*", "'unsafe-inline'"],
+    ],
+)
+async def test_and_to_nobody_else(serving: Serving, server: str) -> None:
+    policy = await page_policy(serving, f"/?server={server}")
+    assert policy["connect-src"] == "'self'"
+    assert len(policy) == 8
+
+
+async def test_a_page_whose_lines_end_in_cr_lf_has_the_hashes_that_a_browser_takes(
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo.html").write_bytes(PAGE.read_bytes().replace(b"\n", b"\r\n"))
+    before = await page_policy(serving)
+    monkeypatch.setattr(demo, "__file__", str(tmp_path / "demo.py"))
+    assert await page_policy(serving) == before
 
 
 async def test_in_an_installed_package_the_page_stands_beside_the_module(
@@ -310,9 +382,42 @@ async def test_in_an_installed_package_the_page_stands_beside_the_module(
 async def test_it_tells_that_it_is_up(serving: Serving) -> None:
     peer = await (await serving(demo.router)).ask(get("/healthz"))
     assert await peer.response() == (
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n"
+        b"Content-Length: 3\r\n\r\n",
         b"ok\n",
     )
+
+
+async def test_while_the_server_closes_it_tells_that_it_is_not(serving: Serving) -> None:
+    """Whoever balances load then sends its requests elsewhere."""
+    served = await serving(demo.router)
+    peer = await served.ask(get("/healthz") + get("/healthz")[:-2])
+    assert (await peer.response())[1] == b"ok\n"
+    served.server.close()  # it closes connections where nothing has begun; here a second request has
+    await peer.send(b"\r\n")
+    assert await peer.response() == (
+        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n"
+        b"Connection: close\r\nContent-Length: 8\r\n\r\n",
+        b"closing\n",
+    )
+
+
+async def test_it_tells_its_metrics(serving: Serving) -> None:
+    pytest.importorskip("prometheus_client")
+    head, body = await (await (await serving(demo.router)).ask(get("/metrics"))).response()
+    assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=")
+    assert b"# HELP rawstream_" in body
+
+
+async def test_without_prometheus_client_it_tells_how_to_get_metrics(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "rawstream.metrics", raising=False)
+    without = runpy.run_path(demo.__file__, run_name="demo_without_metrics")
+    head, body = await (await (await serving(without["router"])).ask(get("/metrics"))).response()
+    assert head.startswith(b"HTTP/1.1 501 Not Implemented\r\n")
+    assert body == b'501 Not Implemented: metrics need prometheus-client: pip install "rawstream[metrics]"\n'
 
 
 async def test_anything_else_is_404(serving: Serving) -> None:
@@ -335,52 +440,50 @@ async def test_head_of_a_stream_starts_nothing(serving: Serving, target: str) ->
 
 # -- the page opened from disk -----------------------------------------------------------------------------------------
 
+FROM_DISK = ("null",)  # what `python -m rawstream` allows
+
 
 @pytest.mark.parametrize("target", ["/stream", "/clock", "/bulk"])
 async def test_a_page_from_disk_may_read_the_streams(serving: Serving, target: str) -> None:
-    peer = await (await serving(demo.router)).ask(get(target, SSE, "Origin: null"))
-    head = await peer.head()
-    assert CORS in head
-    assert head.count(b"Vary:") == 1
+    served = await serving(demo.router, allowed_origins=FROM_DISK)
+    assert CORS in await (await served.ask(get(target, SSE, "Origin: null"))).head()
 
 
 async def test_a_page_from_disk_may_read_a_posted_stream(serving: Serving) -> None:
-    peer = await (await serving(demo.router)).ask(post('{"text": ""}', "Origin: null"))
-    assert CORS in await peer.head()
+    served = await serving(demo.router, allowed_origins=FROM_DISK)
+    assert CORS in await (await served.ask(post('{"text": ""}', "Origin: null"))).head()
+
+
+@pytest.mark.parametrize("data", [post("{", "Origin: null"), get("/bulk?rows=x", None, "Origin: null")])
+async def test_a_page_from_disk_may_read_a_refusal(serving: Serving, data: bytes) -> None:
+    served = await serving(demo.router, allowed_origins=FROM_DISK)
+    head = await (await served.ask(data)).head()
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert CORS in head
 
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:8000", "https://example.org", "NULL", ""])
 @pytest.mark.parametrize("target", ["/stream", "/clock", "/bulk"])
 async def test_no_other_page_may(serving: Serving, origin: str, target: str) -> None:
-    peer = await (await serving(demo.router)).ask(get(target, SSE, f"Origin: {origin}"))
-    assert b"Access-Control" not in await peer.head()
+    served = await serving(demo.router, allowed_origins=FROM_DISK)
+    assert b"Access-Control" not in await (await served.ask(get(target, SSE, f"Origin: {origin}"))).head()
+    assert (await (await served.ask(post("", f"Origin: {origin}"))).head()).startswith(b"HTTP/1.1 403 ")
 
 
-@pytest.mark.parametrize("target", ["/", "/healthz"])
-async def test_a_page_from_disk_may_read_nothing_else(serving: Serving, target: str) -> None:
-    peer = await (await serving(demo.router)).ask(get(target, None, "Origin: null"))
-    assert b"Access-Control" not in await peer.head()
-
-
-@pytest.mark.parametrize(
-    ("target", "allow"),
-    [
-        ("/stream", b"GET, HEAD, OPTIONS, POST"),
-        ("/clock", b"GET, HEAD, OPTIONS"),
-        ("/bulk", b"GET, HEAD, OPTIONS"),
-    ],
-)
-async def test_a_preflight_of_a_page_from_disk_is_granted(serving: Serving, target: str, allow: bytes) -> None:
+async def test_a_preflight_of_a_page_from_disk_is_granted(serving: Serving) -> None:
+    served = await serving(demo.router, allowed_origins=FROM_DISK)
     fields = "Origin: null", "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type"
-    peer = await (await serving(demo.router)).ask(request(target, *fields, method="OPTIONS"))
+    peer = await served.ask(request("/stream", *fields, method="OPTIONS"))
     assert await peer.head() == (
-        b"HTTP/1.1 204 No Content\r\nAllow: " + allow + b"\r\nAccess-Control-Allow-Origin: null\r\n"
-        b"Access-Control-Allow-Methods: GET, POST\r\n"
-        b"Access-Control-Allow-Headers: Accept, Content-Type, Last-Event-ID\r\n"
-        b"Access-Control-Max-Age: 600\r\nVary: Origin\r\n\r\n"
+        b"HTTP/1.1 204 No Content\r\nAccess-Control-Allow-Origin: null\r\nAccess-Control-Allow-Methods: POST\r\n"
+        b"Access-Control-Allow-Headers: content-type\r\nAccess-Control-Max-Age: 600\r\n"
+        b"Vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers\r\n\r\n"
     )
 
 
 async def test_a_preflight_of_another_page_is_not(serving: Serving) -> None:
-    peer = await (await serving(demo.router)).ask(request("/clock", "Origin: https://example.org", method="OPTIONS"))
-    assert await peer.head() == b"HTTP/1.1 204 No Content\r\nAllow: GET, HEAD, OPTIONS\r\n\r\n"
+    served = await serving(demo.router, allowed_origins=FROM_DISK)
+    fields = "Origin: https://example.org", "Access-Control-Request-Method: POST"
+    head = await (await served.ask(request("/stream", *fields, method="OPTIONS"))).head()
+    assert head.startswith(b"HTTP/1.1 204 ")
+    assert b"Access-Control" not in head

@@ -19,9 +19,11 @@ STATUSES = {
     "RemoteError": 400,
     "ProtocolError": 400,
     "HeadTooLarge": 431,
+    "TargetTooLong": 414,
     "BodyTooLarge": 413,
     "ReadTimeout": 408,
     "Disconnected": 400,
+    "Stalled": 400,
 }
 
 
@@ -84,6 +86,11 @@ def test_what_the_peer_did_wrong_is_told_to_it() -> None:
     assert errors.Disconnected().public == ""
 
 
+def test_who_handles_the_loss_of_the_peer_handles_its_stalling() -> None:
+    with pytest.raises(errors.Disconnected, match="takes nothing"):
+        raise errors.Stalled("the peer takes nothing")
+
+
 def test_a_remote_error_takes_another_status() -> None:
     error = errors.ProtocolError("no CONNECT here", 501)
     assert (error.status, str(error)) == (501, "no CONNECT here")
@@ -139,6 +146,14 @@ def test_not_acceptable() -> None:
     error = errors.NotAcceptable("only JSON here")
     assert (error.status, error.public, error.headers) == (406, "only JSON here", ())
     assert errors.NotAcceptable().public == ""
+
+
+def test_unavailable_says_when_to_come_back_if_that_is_known() -> None:
+    error = errors.Unavailable("too many streams are open", 5)
+    assert (error.status, error.public) == (503, "too many streams are open")
+    assert error.headers == (("Retry-After", "5"),)
+    assert errors.Unavailable("not now", retry_after=0).headers == (("Retry-After", "0"),)
+    assert (errors.Unavailable().public, errors.Unavailable().headers) == ("", ())
 
 
 # -- phrases -----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from support import (
     TEXT_HEAD,
     Clock,
     Failures,
+    Peer,
     Serving,
     Steps,
     chunk,
@@ -25,7 +27,7 @@ from support import (
     settle,
 )
 
-from rawstream import Limits, Request, Response, Stream, Timeouts, errors
+from rawstream import Every, Limits, Request, Response, Stream, Timeouts, errors, observe
 
 SSE = "text/event-stream"
 BEAT = chunk(b":\n\n")
@@ -590,6 +592,308 @@ async def test_no_heartbeat_is_added_to_what_a_slow_reader_has_not_taken(serving
     await clock.advance(1)  # a beat is due every 2.25 s: the tenth now
     assert peer.here() == BEAT
     gate.set()
+
+
+# -- compressed --------------------------------------------------------------------------------------------------------
+
+
+GZIP = "Accept-Encoding: gzip"
+
+
+def compressed(head: bytes) -> bytes:
+    """What a head becomes."""
+    return head.replace(b"Transfer-Encoding", b"Vary: Accept-Encoding\r\nContent-Encoding: gzip\r\nTransfer-Encoding")
+
+
+class Decoder:
+    """Reads a compressed body chunk by chunk."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._inflate = zlib.decompressobj(31)
+
+    async def chunk(self) -> bytes:
+        """What can be decoded when the next chunk is here."""
+        size = int(await self._peer.until(b"\r\n"), 16)
+        data = await self._peer.until(b"\r\n")
+        while len(data) < size + 2:
+            data += await self._peer.until(b"\r\n")
+        return self._inflate.decompress(data[:-2])
+
+    @property
+    def complete(self) -> bool:
+        return self._inflate.eof
+
+
+async def test_each_piece_of_a_compressed_stream_can_be_read_when_it_is_here(serving: Serving) -> None:
+    gates = [asyncio.Event(), asyncio.Event()]
+
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+        await gates[0].wait()
+        yield "b"
+        await gates[1].wait()
+        yield "c"
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(), gzip=True)
+
+    peer = await (await serving(handler)).ask(get("/", SSE, GZIP))
+    assert await peer.head() == compressed(SSE_HEAD)
+    decoder = Decoder(peer)
+    assert await decoder.chunk() == b"data: a\n\n"
+    gates[0].set()
+    assert await decoder.chunk() == b"data: b\n\n"
+    gates[1].set()
+    assert await decoder.chunk() == b"data: c\n\nevent: stream-end\ndata: {}\nid: stream-end\n\n"
+    assert decoder.complete
+    await peer.expect(LAST_CHUNK)
+
+
+async def test_a_compressed_head_that_leaves_alone_takes_no_chunk_along(serving: Serving) -> None:
+    gate = asyncio.Event()
+    peer = await (await serving(after(gate, gzip=True))).ask(get("/", SSE, GZIP))
+    assert await peer.piece() == compressed(SSE_HEAD)
+    gate.set()
+    decoder = Decoder(peer)
+    assert (await decoder.chunk()).startswith(b"data: x\n\n")
+    assert decoder.complete
+
+
+async def test_a_compressed_stream_that_never_waits_is_one_chunk(serving: Serving) -> None:
+    async def items() -> AsyncIterator[str]:
+        yield "x"
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(), gzip=True)
+
+    peer = await (await serving(handler)).ask(get("/", "text/plain", GZIP))
+    assert await peer.head() == compressed(TEXT_HEAD)
+    decoder = Decoder(peer)
+    assert await decoder.chunk() == b"x"
+    assert decoder.complete
+    await peer.expect(LAST_CHUNK)
+
+
+async def test_an_empty_compressed_stream_is_a_whole_one(serving: Serving) -> None:
+    async def items() -> AsyncIterator[str]:
+        for item in ():
+            yield item
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(), gzip=True)
+
+    peer = await (await serving(handler)).ask(get("/", "text/plain", GZIP))
+    assert await peer.head() == compressed(TEXT_HEAD)
+    decoder = Decoder(peer)
+    assert await decoder.chunk() == b""
+    assert decoder.complete
+    await peer.expect(LAST_CHUNK)
+
+
+async def test_a_heartbeat_of_a_compressed_stream_is_compressed_too(serving: Serving, clock: Clock) -> None:
+    gate = asyncio.Event()
+    peer = await (await serving(after(gate, gzip=True))).ask(get("/", SSE, GZIP))
+    assert await peer.head() == compressed(SSE_HEAD)
+    await clock.advance(15.5)
+    decoder = Decoder(peer)
+    assert await decoder.chunk() == b":\n\n"
+    gate.set()
+    assert (await decoder.chunk()).startswith(b"data: x\n\n")
+    assert decoder.complete
+
+
+async def test_the_readers_of_a_compressed_stream_are_told_that_the_server_closes(serving: Serving) -> None:
+    async def items(request: Request) -> AsyncIterator[str]:
+        await request.closing.wait()
+        yield "goodbye"
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(request), gzip=True)
+
+    served = await serving(handler)
+    peer = await served.ask(get("/", SSE, GZIP))
+    assert await peer.head() == compressed(SSE_HEAD)
+    served.server.close()
+    decoder = Decoder(peer)
+    assert (await decoder.chunk()).startswith(b"event: stream-closing\n")
+    assert await decoder.chunk() == b"data: goodbye\n\n"
+    assert decoder.complete
+
+
+async def test_who_comes_while_the_server_closes_is_told_so_first_in_a_compressed_stream_too(serving: Serving) -> None:
+    go_on = asyncio.Event()
+
+    async def items() -> AsyncIterator[str]:
+        yield "x"
+
+    async def handler(request: Request) -> Stream:
+        await go_on.wait()
+        return Stream(items(), gzip=True)
+
+    served = await serving(handler)
+    peer = await served.ask(get("/", SSE, GZIP))
+    await settle()
+    served.server.close()
+    go_on.set()
+    assert b"Content-Encoding: gzip\r\n" in await peer.head()
+    decoder = Decoder(peer)
+    told = await decoder.chunk() + await decoder.chunk()
+    assert re.fullmatch(rb"event: stream-closing\ndata: \{\}\nretry: \d{4}\n\ndata: x\n\n", told)
+    assert decoder.complete
+
+
+async def test_a_compressed_stream_that_breaks_off_is_told_why_and_has_no_end(
+    serving: Serving, failures: Failures
+) -> None:
+    async def handler(request: Request) -> Stream:
+        return Stream(broken(request), gzip=True)
+
+    peer = await (await serving(handler, timeouts=AT_ONCE)).ask(get("/", SSE, GZIP))
+    assert await peer.head() == compressed(SSE_HEAD)
+    decoder = Decoder(peer)
+    assert await decoder.chunk() == b"data: x\n\n"
+    assert await decoder.chunk() == b"data: y\n\nevent: stream-error\ndata: " + ERROR + b"\n\n"
+    assert not decoder.complete
+    assert await peer.rest() == b""
+    assert isinstance(failures.take(), ZeroDivisionError)
+
+
+async def test_to_http_1_0_a_compressed_stream_ends_with_its_connection(serving: Serving) -> None:
+    async def items() -> AsyncIterator[str]:
+        yield "x"
+        await asyncio.sleep(0)
+        yield "y"
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(), gzip=True)
+
+    peer = await (await serving(handler)).ask(get("/", "text/plain", GZIP, version="1.0"))
+    await peer.head()
+    inflate = zlib.decompressobj(31)
+    assert inflate.decompress(await peer.rest()) == b"xy"
+    assert inflate.eof
+
+
+# -- what an operator is shown -----------------------------------------------------------------------------------------
+
+
+async def test_each_write_of_a_stream_is_a_chunk_and_heartbeats_are_none(serving: Serving, clock: Clock) -> None:
+    gates = [asyncio.Event(), asyncio.Event()]
+
+    async def items() -> AsyncIterator[str]:
+        await gates[0].wait()
+        yield "a"
+        yield "b"
+        await gates[1].wait()
+        yield "c"
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(), format="sse")
+
+    firsts = sum(observe.counts.first_chunk.buckets)
+    peer = await (await serving(handler)).ask(get())
+    await peer.head()
+    [record] = observe.open_streams
+    await clock.advance(16)
+    assert await peer.piece() == BEAT
+    assert (record.chunks, record.first) == (0, None)
+    gates[0].set()
+    await peer.piece()
+    assert record.chunks == 1
+    assert record.first is not None
+    first = record.first
+    gates[1].set()
+    await peer.expect(chunk(b"data: c\n\nevent: stream-end\ndata: {}\nid: stream-end\n\n") + LAST_CHUNK)
+    assert (record.chunks, record.first) == (2, first)
+    assert sum(observe.counts.first_chunk.buckets) == firsts + 1
+
+
+async def test_a_stream_that_never_waits_is_one_chunk(serving: Serving) -> None:
+    async def handler(request: Request) -> AsyncIterator[str]:
+        yield "a"
+        yield "b"
+
+    chunks, firsts = observe.counts.chunks, sum(observe.counts.first_chunk.buckets)
+    peer = await (await serving(handler)).ask(get())
+    await peer.until(LAST_CHUNK)
+    await settle()
+    assert observe.counts.chunks == chunks + 1
+    assert sum(observe.counts.first_chunk.buckets) == firsts + 1
+
+
+async def test_a_stream_of_nothing_has_no_chunk(serving: Serving) -> None:
+    async def handler(request: Request) -> AsyncIterator[str]:
+        for item in ():
+            yield item
+
+    chunks, firsts = observe.counts.chunks, sum(observe.counts.first_chunk.buckets)
+    peer = await (await serving(handler)).ask(get(accept="text/plain"))
+    await peer.until(LAST_CHUNK)
+    await settle()
+    assert (observe.counts.chunks, sum(observe.counts.first_chunk.buckets)) == (chunks, firsts)
+
+
+async def test_how_long_a_producer_waits_for_its_reader_is_told_each_time_that_it_does(serving: Serving) -> None:
+    steps = Steps()
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        yield "x"
+        await asyncio.sleep(0)
+        steps("before")
+        yield "x" * 8_000_000
+        steps("after")
+
+    waits = sum(observe.counts.write_stall.buckets)
+    peer = await (await serving(handler)).connect(receive_buffer=16384)
+    await peer.send(get(accept="text/plain"))
+    await steps.reach("before")
+    await settle()
+    assert steps.done == ["before"]
+    assert sum(observe.counts.write_stall.buckets) == waits
+    await peer.until(LAST_CHUNK)
+    assert steps.done == ["before", "after"]
+    assert sum(observe.counts.write_stall.buckets) == waits + 1
+
+
+async def test_a_wait_that_ends_with_the_loss_of_the_reader_is_told_too(serving: Serving) -> None:
+    steps = Steps()
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        try:
+            yield "x" * 8_000_000
+        finally:
+            steps("finally")
+
+    waits = sum(observe.counts.write_stall.buckets)
+    peer = await (await serving(handler)).connect(receive_buffer=16384)
+    await peer.send(get(accept="text/plain"))
+    await peer.head()
+    peer.reset()
+    await steps.reach("finally")
+    assert sum(observe.counts.write_stall.buckets) == waits + 1
+
+
+async def test_held_items_leave_as_one_chunk(serving: Serving, clock: Clock) -> None:
+    gate = asyncio.Event()
+
+    async def items() -> AsyncIterator[str]:
+        for item in "abc":
+            yield item
+            await asyncio.sleep(0)
+        await gate.wait()
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(), format="text", flush=Every(seconds=1))
+
+    peer = await (await serving(handler)).ask(get())
+    await clock.advance(1)
+    await peer.head()
+    await peer.expect(chunk(b"abc"))
+    [record] = observe.open_streams
+    assert record.chunks == 1
+    gate.set()
+    await peer.expect(LAST_CHUNK)
 
 
 # -- closing -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import zlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -179,6 +180,45 @@ async def test_a_disconnect_reaches_the_upstream_within_the_requests_own_task(se
     await steps.reach("waits", "slot is free")
 
 
+async def test_a_place_upstream_is_free_for_the_next_as_soon_as_its_client_has_left(serving: Serving) -> None:
+    """The body iterator was not closed after a disconnect, and a GPU slot was held until the process ended."""
+    slot = asyncio.Semaphore(1)
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        async with slot:
+            yield "token"
+            await asyncio.get_running_loop().create_future()
+
+    served = await serving(handler)
+    for leave in (Peer.reset, Peer.close, Peer.finish) * 3:
+        peer = await served.ask(get(accept=SSE))
+        await peer.until(b"data: token\n\n")
+        assert slot.locked()
+        leave(peer)
+    peer = await served.ask(get(accept=SSE))
+    await peer.until(b"data: token\n\n")
+
+
+async def test_a_thousand_readers_that_come_and_go_leave_no_watcher_behind(serving: Serving) -> None:
+    """One polling watcher leaked per connection, and the process was dead in days."""
+    steps = Steps()
+    loop = asyncio.get_running_loop()
+    loop.set_debug(False)  # its checks cost more than what is tested
+    served = await serving(waiting(steps))
+    before = len(asyncio.all_tasks())
+    for _ in range(20):
+        peers = [await served.ask(get(accept=SSE)) for _ in range(50)]
+        steps.done.clear()
+        for peer in peers:
+            await peer.until(b"data: x\n\n")
+            peer.close()
+        await until(lambda: steps.done.count("finally") == 50)
+    await gone(served)
+    assert len(asyncio.all_tasks()) == before
+    buckets = served.server._deadlines._buckets.values()
+    assert sum(len(bucket) for bucket, _ in buckets) == 0  # nothing is due for those who have left
+
+
 async def test_a_generator_that_never_started_is_closed_and_had_claimed_nothing(serving: Serving) -> None:
     """A generator that never started never ran its `finally`; what was claimed for it stayed claimed."""
     steps = Steps()
@@ -297,6 +337,128 @@ async def test_heartbeats_come_from_before_the_first_event(serving: Serving, clo
         assert peer.here() == BEAT
     first.set()
     assert (await peer.until(b"\n\n")).endswith(b"\r\ndata: token\n\n")
+
+
+async def test_the_head_comes_within_a_second_although_the_first_item_does_not(serving: Serving, clock: Clock) -> None:
+    """Proxies cut at 50 to 120 seconds of silence before the first token; where a format has no heartbeats, the head
+    is what can be sent.
+    """
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        await asyncio.get_running_loop().create_future()
+        yield "token"
+
+    peer = await (await serving(handler)).ask(get(accept="application/x-ndjson"))
+    await clock.advance(1.25)
+    assert await peer.head() == NDJSON_HEAD
+
+
+async def decoded(peer: Peer, decoder: Any) -> bytes:
+    """What the next chunk is, once it is decompressed."""
+    size = int(await peer.until(b"\r\n"), 16)
+    while len(peer._held) < size + 2:
+        assert await peer._more()
+    data, peer._held = peer._held[:size], peer._held[size + 2 :]
+    return bytes(decoder.decompress(data))
+
+
+@pytest.mark.parametrize(
+    ("form", "item"), [("sse", b"data: %s\n\n"), ("ndjson", b'"%s"\n'), ("text", b"%s")], ids=["sse", "ndjson", "text"]
+)
+async def test_each_item_can_be_read_when_it_is_sent_although_it_is_compressed(
+    serving: Serving, form: str, item: bytes
+) -> None:
+    """Compression held the stream back until its buffer was full, or until the end."""
+    asked = asyncio.Queue[str]()
+
+    async def items() -> AsyncIterator[str]:
+        while word := await asked.get():
+            yield word
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(), format=form, gzip=True)
+
+    peer = await (await serving(handler)).ask(get("/", None, "Accept-Encoding: gzip, br"))
+    decoder = zlib.decompressobj(31)
+    for number, word in enumerate(["this", "is", "read", "at", "once"]):
+        asked.put_nowait(word)
+        if number == 0:
+            head = await peer.head()
+            assert b"\r\nContent-Encoding: gzip\r\n" in head
+            assert b"\r\nVary: Accept-Encoding\r\n" in head
+        assert await decoded(peer, decoder) == item % word.encode()
+    asked.put_nowait("")
+    while not decoder.eof:
+        await decoded(peer, decoder)
+    await peer.expect(LAST_CHUNK)
+
+
+async def test_a_heartbeat_can_be_read_when_it_is_sent_although_it_is_compressed(
+    serving: Serving, clock: Clock
+) -> None:
+    """Compression held pings back too, and proxies cut the connection."""
+
+    async def items() -> AsyncIterator[str]:
+        yield "x"
+        await asyncio.get_running_loop().create_future()
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(), format="sse", gzip=True)
+
+    peer = await (await serving(handler)).ask(get("/", None, "Accept-Encoding: gzip"))
+    decoder = zlib.decompressobj(31)
+    await peer.head()
+    assert await decoded(peer, decoder) == b"data: x\n\n"
+    await clock.advance(15.5)
+    assert await decoded(peer, decoder) == b":\n\n"
+
+
+@pytest.mark.parametrize("accepts", [[], ["Accept-Encoding: br"], ["Accept-Encoding: gzip;q=0, identity"]])
+async def test_who_does_not_accept_compression_does_not_get_it(serving: Serving, accepts: list[str]) -> None:
+    """A stream was compressed for everybody, or for nobody."""
+
+    async def handler(request: Request) -> Stream:
+        return Stream(waiting(Steps())(request), format="text", gzip=True)
+
+    peer = await (await serving(handler)).ask(get("/", None, *accepts))
+    head = await peer.head()
+    assert b"Content-Encoding" not in head
+    assert b"\r\nVary: Accept-Encoding\r\n" in head
+    await peer.expect(chunk(b"x"))
+
+
+async def test_a_compressed_stream_that_breaks_off_can_be_told_from_one_that_is_complete(
+    serving: Serving, failures: Failures
+) -> None:
+    """ "Incomplete chunked read" in mid-stream: the reason is told, and the compressed text has no end either."""
+
+    async def items() -> AsyncIterator[str]:
+        yield "x"
+        await asyncio.sleep(0)
+        raise ConnectionError("the upstream is gone")
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(), format="ndjson", gzip=True)
+
+    served = await serving(handler, timeouts=Timeouts(linger=0))
+    peer = await served.ask(get("/", None, "Accept-Encoding: gzip"))
+    decoder = zlib.decompressobj(31)
+    await peer.head()
+    assert await decoded(peer, decoder) == b'"x"\n'
+    assert b"stream-error" in await decoded(peer, decoder)
+    assert not decoder.eof
+    assert await peer.rest() == b""
+    assert str(failures.take()) == "the upstream is gone"
+
+
+async def test_a_cookie_reaches_the_handler_of_an_event_stream(serving: Serving) -> None:
+    """EventSource cannot set headers; what it sends by itself are cookies."""
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        yield request.headers["cookie"]
+
+    peer = await (await serving(handler)).ask(get("/", SSE, "Cookie: session=1; theme=dark"))
+    await peer.until(b"data: session=1; theme=dark\n\n")
 
 
 async def test_no_reader_is_left_on_a_server_that_is_replaced(serving: Serving) -> None:

@@ -28,6 +28,7 @@ from rawstream.formats import (
     Text,
     fixed,
     negotiate,
+    prefers_json,
 )
 from rawstream.messages import Headers
 from rawstream.sse import Event
@@ -235,6 +236,7 @@ def test_an_event_without_data_is_nothing_where_there_are_no_events(event: Event
     assert encoded(JsonArray(), [event, 1, event, 2]) == [b"", b"[1", b"", b",2", b"]"]
     assert encoded(JsonLines(), [event, 1]) == [b"", b"1\n", b""]
     assert encoded(Text(), [event, "a"]) == [b"", b"a", b""]
+    assert encoded(fixed("bytes").encoder(), [event, b"a"]) == [b"", b"a", b""]
 
 
 # -- what cannot be sent -----------------------------------------------------------------------------------------------
@@ -557,6 +559,49 @@ def test_several_accept_fields_are_one() -> None:
 
 def test_as_many_ranges_as_a_head_can_hold() -> None:
     assert negotiate("a/b," * 4000 + "text/plain").name == "text"
+
+
+# -- the words for a failure: text or JSON -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/json",
+        "Application/JSON ; charset=utf-8",
+        "application/json;q=0.1",
+        "application/json, text/plain, */*",  # axios
+        "text/plain, application/json",
+        "text/plain;q=0.5, application/json;q=0.5",
+        "text/plain;q=0.5, application/json",
+        "text/html, application/json",
+        "text/event-stream, application/json",
+    ],
+)
+def test_a_client_that_names_json_and_does_not_want_text_more_prefers_it(accept: str) -> None:
+    assert prefers_json(accept)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        None,
+        "",
+        "*/*",
+        "application/*",
+        "text/plain",
+        "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        "text/event-stream",
+        "application/x-ndjson",
+        "application/problem+json",
+        "application/json;q=0",
+        "application/json;q=0.4, text/plain;q=0.5",
+        "application/json;q=much",
+        "json",
+    ],
+)
+def test_other_clients_are_told_in_text(accept: str | None) -> None:
+    assert not prefers_json(accept)
 
 
 # -- the formats there are ---------------------------------------------------------------------------------------------

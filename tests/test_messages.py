@@ -157,6 +157,8 @@ def test_a_request_shows_what_its_head_said() -> None:
     assert asked.query == Query([("b", "c")])
     assert asked.headers is headers
     assert (asked.client, asked.id, asked.closing, asked.params) == (None, "id-1", closing, {})
+    assert asked.scheme == "http"
+    assert Request(head, None, "id-1", closing, Pieces(), scheme="https").scheme == "https"
 
 
 @pytest.mark.parametrize(
@@ -437,6 +439,7 @@ def test_a_stream_takes_any_async_iterable_and_has_these_defaults() -> None:
         assert stream.iterator is iterator
         assert (stream.format, stream.flush, stream.heartbeat) == (None, None, 15.0)
         assert (stream.head, stream.headers, stream.status) == (None, (), 200)
+        assert stream.gzip is False
 
 
 @pytest.mark.parametrize("iterator", [one, [1, 2], iter("ab"), "ab", None, 5])
@@ -451,6 +454,7 @@ def test_what_is_no_async_iterator_is_refused(iterator: Any) -> None:
         ("flush", [None, "item", Every(), Every(bytes=1, seconds=0.1)]),
         ("heartbeat", [None, 1, 0.5, 3600]),
         ("head", [None, "suspend", "item", 0, 0.0, 2.5, math.inf]),
+        ("gzip", [True, False]),
     ],
 )
 def test_a_stream_takes_these_settings(name: str, values: list[Any]) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from rawstream.errors import Disconnected, ItemError
 from rawstream.pump import GATHER, TURN, Pump, before_wait, close
 
 Log = list[Any]
 
 
-class Gone(Exception):
+class Gone(Disconnected):
     """The reader is gone."""
 
 
@@ -61,9 +62,10 @@ class Sink:
         self._caught_up: asyncio.Future[None] | None = None
         self._reader_gone = False
 
-    def write(self, payload: bytes) -> None:
+    def write(self, payload: bytes) -> bool:
         self.log.append(payload)
         self.on_write(payload)
+        return self.writable
 
     async def drain(self) -> None:
         self.log.append("drain")
@@ -565,14 +567,18 @@ async def test_a_full_buffer_stops_the_iterator_until_the_reader_has_caught_up()
     assert gathering.take() == b"dddde"
 
 
-async def test_behind_after_a_wait_the_pump_holds_one_item_and_asks_for_no_more() -> None:
+async def test_where_the_write_before_a_wait_was_too_much_one_item_is_held_and_no_more_is_asked_for() -> None:
     log: Log = []
     sink = Sink(log)
+
+    def fall_behind(payload: bytes) -> None:
+        sink.writable = payload != b"a"
+
+    sink.on_write = fall_behind
 
     async def items() -> AsyncIterator[str]:
         yield "a"
         await asyncio.sleep(0)
-        sink.writable = False
         for item in "bcd":
             log.append(item)
             yield item
@@ -587,6 +593,22 @@ async def test_behind_after_a_wait_the_pump_holds_one_item_and_asks_for_no_more(
     assert log == [b"a", "b", "drain", b"b", "c", "d", b"cd"]
     task.cancel()
     await asyncio.wait([task])
+
+
+async def test_a_reader_who_keeps_up_is_not_looked_after_at_the_item_after_a_wait() -> None:
+    """The usual case. The loop has just run, and the next write says whether it was too much."""
+    log: Log = []
+
+    async def items() -> AsyncIterator[str]:
+        for item in "abc":
+            await asyncio.sleep(0)
+            yield item
+
+    sink = Sink(log)
+    gathering = pump(items(), sink)
+    await gathering.run()
+    assert log == [b"", b"a", b"b"]
+    assert gathering.take() == b"c"
 
 
 async def test_a_millisecond_without_a_wait_also_looks_after_the_reader() -> None:
@@ -687,39 +709,61 @@ async def test_the_loss_of_the_reader_is_told_at_the_yield() -> None:
     assert log == [b"a", b"", "drain", b"", "told", "finally"]
 
 
-async def test_an_iterator_that_swallows_the_loss_of_its_reader_still_lets_the_loop_run() -> None:
+async def test_a_generator_that_swallows_the_loss_of_its_reader_is_told_once_and_left_to_be_closed() -> None:
     log: Log = []
-    clock = Clock()
-    asked = 0
 
     async def items() -> AsyncIterator[str]:
-        nonlocal asked
-        while "loop" not in log and asked < 100:
-            asked += 1
-            clock.now += 0.0006
-            with contextlib.suppress(Gone):
-                yield "a"
+        try:
+            for item in "abc":
+                try:
+                    yield item
+                except Gone:
+                    log.append("told")
+        finally:
+            log.append("closed")
 
     sink = Sink(log)
     sink.lose_reader()
-    asyncio.get_running_loop().call_soon(log.append, "loop")
-    await pump(items(), sink, clock=clock).run()
-    assert asked == 2
-    log.clear()
-    asked = 0
+    iterator = items()
+    with pytest.raises(Gone):
+        await pump(iterator, sink, gather=1).run()
+    assert log == [b"a", b"", "drain", "told"]
+    await close(iterator)
+    assert log[4:] == ["closed"]
 
-    async def waits_first() -> AsyncIterator[str]:
-        await asyncio.sleep(0)
-        asyncio.get_running_loop().call_soon(log.append, "loop")
-        async for item in items():
-            try:
-                yield item
-            except Gone:
-                log.append("told")
 
-    await pump(waits_first(), sink, clock=clock).run()
-    assert asked == 2
-    assert log == [b"", "drain", "told", b"aa", "loop", "drain", "told"]
+async def test_a_generator_that_ends_on_the_loss_of_its_reader_ends_the_pump() -> None:
+    async def items() -> AsyncIterator[str]:
+        with contextlib.suppress(Gone):
+            yield "a"
+
+    sink = Sink()
+    sink.lose_reader()
+    await pump(items(), sink, gather=1).run()
+    assert sink.log == [b"a", b"", "drain"]
+
+
+async def test_a_failure_to_wait_for_the_reader_that_is_no_loss_may_be_swallowed() -> None:
+    """A time-out of the generator's own, say, which is held across its `yield`."""
+    sink = Sink()
+    sink.writable = False
+
+    async def items() -> AsyncIterator[str]:
+        with contextlib.suppress(asyncio.CancelledError):
+            yield "a"
+        yield "b"
+        yield "c"
+
+    gathering = pump(items(), sink, gather=1)
+    task = start(gathering.run())
+    await settle()
+    task.cancel()
+    await settle()
+    assert sink.written == [b"a", b"b"]
+    assert not task.done()
+    sink.catch_up()
+    await task
+    assert sink.written == [b"a", b"b", b"c"]
 
 
 # -- iterators of every kind -------------------------------------------------------------------------------------------
@@ -1186,6 +1230,24 @@ async def test_what_cannot_be_encoded_fails_the_pump_and_the_generator_is_not_re
     assert gathering.take() == b"ab"
     await close(iterator)
     assert log == ["finally"]
+
+
+@pytest.mark.parametrize(("gather", "index"), [(100, 3), (1, 3), (2, 3)])
+async def test_an_item_that_cannot_be_encoded_is_told_its_index_in_the_stream(gather: int, index: int) -> None:
+    """Whether those before it were sent already or are gathered still."""
+
+    def strict(item: str) -> bytes:
+        if item == "unfit":
+            raise ItemError("str", "does not fit")
+        return item.encode()
+
+    async def items() -> AsyncIterator[str]:
+        for item in ("a", "b", "c", "unfit"):
+            yield item
+
+    gathering = Pump(items(), strict, Sink(), gather=gather, clock=Clock())
+    with pytest.raises(ItemError, match=rf"^item {index} \(str\) does not fit$"):
+        await gathering.run()
 
 
 def test_closing_the_coroutine_ends_a_pending_step() -> None:

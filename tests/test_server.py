@@ -427,6 +427,7 @@ async def test_a_handler_that_does_not_end_is_left_behind_and_the_log_says_so(
                 await gate.wait()
             except asyncio.CancelledError:
                 steps("ignores it")
+        steps("ends")
         return Response()
 
     served = await serving(handler, timeouts=Timeouts(grace=1))
@@ -436,9 +437,11 @@ async def test_a_handler_that_does_not_end_is_left_behind_and_the_log_says_so(
     await clock.advance(4)
     await draining
     record = failures.records.pop()
-    assert record.getMessage() == "1 handlers do not end although they were cancelled; they are left behind"
+    assert record.getMessage() == "handlers that do not end although they were cancelled: 1; left behind"
+    assert served.server.left_behind == 1
+    assert served.server.connections == 0
     gate.set()
-    await until(lambda: served.server.connections == 0)
+    await until(lambda: steps.done[-1] == "ends")
 
 
 async def test_everyone_who_waits_is_told_that_it_is_closed() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rawstream.errors import LocalError
-from rawstream.sockets import bound, bound_unix, inherited, tune
+from rawstream.sockets import SocketFile, activated, bound, bound_unix, inherited, listen, tune
 
 
 @pytest.fixture
@@ -69,6 +69,41 @@ def test_a_socket_that_does_not_listen_is_refused_and_left_open(kind: int) -> No
         sock.getsockname()
 
 
+def test_what_is_started_here_does_not_inherit_it_again(listener: socket.socket) -> None:
+    listener.set_inheritable(True)
+    with inherited(listener.detach()) as sock:
+        assert not sock.get_inheritable()
+
+
+# -- from systemd ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("process", "count", "descriptors"),
+    [
+        (None, "2", [3, 4]),
+        (None, "0", []),
+        (None, None, []),
+        (None, "", []),
+        (None, "two", []),
+        (None, "-1", []),
+        ("1", "2", []),  # for another process
+        ("", "2", []),
+    ],
+)
+def test_the_descriptors_that_systemd_hands_over(
+    monkeypatch: pytest.MonkeyPatch, process: str | None, count: str | None, descriptors: list[int]
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()) if process is None else process)
+    monkeypatch.delenv("LISTEN_FDS", raising=False)
+    if count is not None:
+        monkeypatch.setenv("LISTEN_FDS", count)
+    monkeypatch.setenv("LISTEN_FDNAMES", "web:admin")
+    assert activated() == descriptors
+    assert [name for name in os.environ if name.startswith("LISTEN_")] == []
+    assert activated() == []
+
+
 # -- Unix sockets ------------------------------------------------------------------------------------------------------
 
 
@@ -117,6 +152,24 @@ def test_a_socket_of_another_kind_is_left_alone(path: str) -> None:
 def test_a_directory_that_is_not_there_is_an_os_error(path: str) -> None:
     with pytest.raises(FileNotFoundError):
         bound_unix(f"nowhere/{path}")
+
+
+def test_its_file_is_removed_in_the_end(path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with bound_unix(path):
+        file = SocketFile(path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")  # a program may go where it wants
+    file.remove()
+    assert not (tmp_path / path).exists()
+    file.remove()
+
+
+def test_the_file_of_a_server_that_came_after_is_left_to_it(path: str) -> None:
+    with bound_unix(path):
+        file = SocketFile(path)
+    with bound_unix(path):
+        file.remove()
+        assert Path(path).exists()
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------------
@@ -213,6 +266,31 @@ async def test_the_port_can_be_bound_again_at_once() -> None:
         listening.close()
         assert client.recv(1) == b""
     assert close(await bound([address[0]], address[1])) == [address]
+
+
+def test_all_listen() -> None:
+    ours = [socket.create_server(("127.0.0.1", 0)), socket.socket()]
+    ours[1].bind(("127.0.0.1", 0))
+    listen(ours, 7.5)
+    for address in [sock.getsockname() for sock in ours]:
+        socket.create_connection(address).close()
+    close(ours)
+
+
+def test_where_one_cannot_listen_all_are_closed(listener: socket.socket) -> None:
+    ours = [socket.socket(), socket.socket()]
+    ours[0].bind(("127.0.0.1", 0))
+    for sock in ours:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        ours[1].bind(other.getsockname())
+        other.listen()
+        with pytest.raises(OSError) as raised:
+            listen(ours, 7.5)
+        assert raised.value.errno == errno.EADDRINUSE
+    assert [sock.fileno() for sock in ours] == [-1, -1]
 
 
 # -- options -----------------------------------------------------------------------------------------------------------

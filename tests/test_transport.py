@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import os
+import random
 import socket
 import struct
 from collections.abc import Callable
@@ -13,7 +17,7 @@ from support import Clock, Peer, Steps, in_background, settle
 
 from rawstream.config import Limits, Timeouts
 from rawstream.deadlines import Deadlines
-from rawstream.errors import Disconnected, LocalError, ReadTimeout
+from rawstream.errors import Disconnected, ReadTimeout, Stalled
 from rawstream.transport import Transport
 
 pytestmark = pytest.mark.usefixtures("orderly")
@@ -150,6 +154,11 @@ async def test_a_client_on_a_unix_socket_has_no_address(make: Make, peername: ob
     assert make(peername=peername).transport.client is None
 
 
+async def test_tls_is_where_there_is_an_ssl_context(make: Make) -> None:
+    assert not make().transport.tls
+    assert make(sslcontext=object()).transport.tls
+
+
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +236,33 @@ async def test_silence_is_a_read_timeout_and_loses_nothing(make: Make, clock: Cl
         await reader
     made.transport.data_received(b"late")
     assert await made.transport.read(3) == b"late"
+
+
+async def test_a_reader_can_be_hurried(make: Make, clock: Clock) -> None:
+    made = make()
+    reader = in_background(made.transport.read(60))
+    await settle()
+    made.transport.hurry(3)
+    await clock.advance(2.875)
+    assert not reader.done()
+    await clock.advance(0.5)
+    with pytest.raises(ReadTimeout):
+        await reader
+
+
+async def test_hurrying_hits_the_reading_under_way_and_no_other(make: Make, clock: Clock) -> None:
+    made = make()
+    made.transport.hurry(3)  # nobody reads
+    first = in_background(made.transport.read(60))
+    await settle()
+    made.transport.hurry(3)
+    made.transport.data_received(b"one")
+    assert await first == b"one"
+    second = in_background(made.transport.read(60))
+    await clock.advance(6)
+    assert not second.done()
+    made.transport.data_received(b"two")
+    assert await second == b"two"
 
 
 async def test_a_timeout_that_is_due_with_the_data_does_not_take_it_away(make: Make) -> None:
@@ -320,133 +356,80 @@ async def test_a_next_request_is_held_up_to_the_limit(make: Make) -> None:
 # -- watching for the loss of the peer ---------------------------------------------------------------------------------
 
 
-async def wait(transport: Transport, eof: bool, steps: Steps) -> None:
-    with transport.watch(eof=eof):
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            steps("finally")
+async def wait(made: Made, eof: bool) -> None:
+    with made.transport.watch(lambda: made.told("interrupted"), eof=eof):
+        await asyncio.get_running_loop().create_future()
 
 
 @pytest.mark.parametrize("eof", [True, False])
-async def test_the_loss_of_the_peer_cancels_what_is_watched_and_comes_out_as_disconnected(
-    make: Make, eof: bool
-) -> None:
-    made, steps = make(), Steps()
-    task = in_background(wait(made.transport, eof, steps))
+async def test_the_loss_of_the_connection_is_told_to_who_works_for_the_peer(make: Make, eof: bool) -> None:
+    made = make()
+    task = in_background(wait(made, eof))
     await settle()
-    made.transport.connection_lost(None)
-    with pytest.raises(Disconnected) as raised:
-        await task
-    assert isinstance(raised.value.__cause__, asyncio.CancelledError)
-    assert steps.done == ["finally"]
-    assert task.cancelling() == 0
-
-
-async def test_the_end_of_the_peers_sending_counts_only_where_it_is_asked_for(make: Make) -> None:
-    made, steps = make(), Steps()
-    with_eof = in_background(wait(made.transport, True, steps))
-    await settle()
-    made.transport.eof_received()
-    with pytest.raises(Disconnected):
-        await with_eof
-    without_eof = in_background(wait(made.transport, False, steps))
-    await settle()
-    made.transport.eof_received()
-    await settle()
-    assert not without_eof.done()
-    made.transport.connection_lost(None)
-    with pytest.raises(Disconnected):
-        await without_eof
-
-
-async def test_end_and_loss_together_cancel_once(make: Make) -> None:
-    made, steps = make(), Steps()
-    task = in_background(wait(made.transport, True, steps))
-    await settle()
-    made.transport.eof_received()
     made.transport.connection_lost(None)
     with pytest.raises(Disconnected):
         await task
-    assert task.cancelling() == 0
+    assert made.told.done == ["connected", "interrupted", "lost"]
 
 
-async def test_nothing_is_begun_for_a_peer_that_is_gone(make: Make) -> None:
+async def test_the_end_of_the_peers_sending_is_told_to_who_asked_for_it(make: Make) -> None:
     made = make()
+    task = in_background(wait(made, eof=True))
+    await settle()
+    made.transport.eof_received()
+    with pytest.raises(Disconnected):
+        await task
+    task = in_background(wait(made, eof=False))
+    await settle()
+    made.transport.eof_received()
+    await settle()
+    assert not task.done()
     made.transport.connection_lost(None)
-    with pytest.raises(Disconnected), made.transport.watch():
-        pytest.fail("it began")
+    with pytest.raises(Disconnected):
+        await task
 
 
-async def test_nothing_is_begun_on_a_connection_that_is_being_closed(make: Make) -> None:
+@pytest.mark.parametrize("end", ["connection_lost", "close", "abort"])
+async def test_nothing_is_begun_for_a_peer_that_is_gone_or_to_which_we_close(make: Make, end: str) -> None:
     made = make()
-    made.transport.close()
-    with pytest.raises(Disconnected), made.transport.watch():
+    getattr(made.transport, end)(*[None] * (end == "connection_lost"))
+    with pytest.raises(Disconnected), made.transport.watch(lambda: None):
         pytest.fail("it began")
 
 
 async def test_what_counts_the_end_of_sending_is_not_begun_after_it(make: Make) -> None:
     made = make()
     made.transport.eof_received()
-    with pytest.raises(Disconnected), made.transport.watch(eof=True):
-        pytest.fail("it began")
-    with made.transport.watch():
-        begun = True
-    assert begun
+    made.transport.check()
+    with pytest.raises(Disconnected):
+        made.transport.check(eof=True)
 
 
-async def test_a_cancellation_from_elsewhere_stays_one(make: Make) -> None:
-    made, steps = make(), Steps()
-    task = in_background(wait(made.transport, True, steps))
-    await settle()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert made.transport.watched is None
+async def test_a_loss_in_the_midst_of_ones_own_time_out_is_told_soon_after_it(make: Make, clock: Clock) -> None:
+    made, gate = make(), asyncio.Event()
 
+    async def work() -> None:
+        with made.transport.watch(lambda: made.told("interrupted")):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    try:
+                        await asyncio.get_running_loop().create_future()
+                    finally:
+                        await gate.wait()
+                        made.told("cleared up")
+            await asyncio.get_running_loop().create_future()
 
-async def test_a_cancellation_from_elsewhere_together_with_the_loss_stays_one(make: Make) -> None:
-    made, steps = make(), Steps()
-    task = in_background(wait(made.transport, True, steps))
-    await settle()
-    made.transport.connection_lost(None)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-async def test_an_error_while_being_cancelled_comes_out_as_it_is(make: Make) -> None:
-    made = make()
-
-    async def fail() -> None:
-        with made.transport.watch():
-            try:
-                await asyncio.get_running_loop().create_future()
-            finally:
-                raise OSError("the disk is full")
-
-    task = in_background(fail())
+    task = in_background(work())
     await settle()
     made.transport.connection_lost(None)
-    with pytest.raises(OSError, match="the disk is full"):
+    await clock.advance(2)
+    gate.set()
+    await settle()
+    assert made.told.done == ["connected", "lost", "cleared up"]
+    await clock.advance(0.5)
+    with pytest.raises(Disconnected):
         await task
-    assert task.cancelling() == 0
-
-
-async def test_a_cancelled_error_that_nobody_caused_is_an_error(make: Make) -> None:
-    made = make()
-    with pytest.raises(LocalError, match="nobody had cancelled it"), made.transport.watch():
-        raise asyncio.CancelledError
-
-
-async def test_watches_nest(make: Make) -> None:
-    made = make()
-    with made.transport.watch():
-        outer = made.transport.watched
-        with made.transport.watch(eof=True):
-            assert made.transport.watched is not outer
-        assert made.transport.watched is outer
-    assert made.transport.watched is None
+    assert made.told.done == ["connected", "lost", "cleared up", "interrupted"]
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -454,8 +437,8 @@ async def test_watches_nest(make: Make) -> None:
 
 async def test_writing_hands_the_bytes_down_at_once_and_counts_them(make: Make) -> None:
     made = make()
-    made.transport.write(b"one")
-    made.transport.write(b"three")
+    assert made.transport.write(b"one") is True
+    assert made.transport.write(b"three") is True
     assert made.below.written == [b"one", b"three"]
     assert made.transport.sent == 8
 
@@ -463,7 +446,7 @@ async def test_writing_hands_the_bytes_down_at_once_and_counts_them(make: Make) 
 async def test_writing_to_a_closed_connection_does_nothing(make: Make) -> None:
     made = make()
     made.transport.close()
-    made.transport.write(b"late")
+    assert made.transport.write(b"late") is False
     assert made.below.written == []
     assert made.transport.sent == 0
 
@@ -482,6 +465,14 @@ async def test_a_full_buffer_holds_the_producer_until_a_quarter_of_it_is_left(ma
     made.below.take(1)
     await producer
     assert made.transport.writable
+
+
+async def test_a_write_tells_whether_another_may_follow(make: Make) -> None:
+    made = make(Limits(high_water=1000))
+    assert made.transport.write(b"x" * 1000) is True
+    assert made.transport.write(b"x") is False
+    made.below.take(1001)
+    assert made.transport.write(b"x") is True
 
 
 async def test_the_loss_of_the_connection_wakes_who_waits_to_write(make: Make) -> None:
@@ -528,6 +519,17 @@ async def test_cancelling_a_producer_that_waits_leaves_nothing(make: Make) -> No
     with pytest.raises(asyncio.CancelledError):
         await producer
     await made.transport.drain()
+
+
+async def test_soon_calls_back_with_others(make: Make, clock: Clock) -> None:
+    made, steps = make(), Steps()
+    made.transport.soon(lambda: steps("one"))
+    made.transport.soon(lambda: steps("two"))
+    never = made.transport.soon(lambda: steps("never"))
+    never.cancel()
+    assert steps.done == []
+    await clock.advance(0.5)
+    assert sorted(steps.done) == ["one", "two"]
 
 
 async def test_silence_is_the_time_since_something_was_written(make: Make, clock: Clock) -> None:
@@ -618,6 +620,34 @@ async def test_a_lost_connection_is_not_looked_after_any_more(make: Make, clock:
     made.transport.connection_lost(None)
     await clock.advance(20)
     assert made.below.ended_by == ""
+
+
+async def test_who_works_for_a_reader_that_takes_nothing_is_told_that(make: Make, clock: Clock) -> None:
+    made = make(timeouts=Timeouts(write_stall=4))
+    task = in_background(wait(made, eof=True))
+    made.transport.write(b"x")
+    await clock.advance(6)
+    made.transport.connection_lost(None)  # which follows the abort
+    with pytest.raises(Stalled):
+        await task
+    assert made.told.done == ["connected", "interrupted", "lost"]
+
+
+async def test_who_waits_for_a_reader_that_takes_nothing_is_told_so(make: Make, clock: Clock) -> None:
+    made = make(Limits(high_water=1000), Timeouts(write_stall=4))
+
+    async def work() -> None:
+        with made.transport.watch(lambda: None):
+            made.transport.write(b"x" * 1001)
+            await made.transport.drain()
+
+    task = in_background(work())
+    await clock.advance(3.5)
+    assert not task.done()
+    await clock.advance(2)
+    made.transport.connection_lost(None)
+    with pytest.raises(Stalled):
+        await task
 
 
 # -- ends --------------------------------------------------------------------------------------------------------------
@@ -842,9 +872,231 @@ async def test_real_lingering_lets_the_peer_read_although_it_sends(pair: tuple[T
 async def test_a_real_vanished_peer_is_noticed_by_who_only_waits(pair: tuple[Transport, Peer]) -> None:
     transport, peer = pair
     steps = Steps()
-    task = in_background(wait(transport, False, steps))
+
+    async def wait() -> None:
+        with transport.watch(lambda: steps("told")):
+            await asyncio.get_running_loop().create_future()
+
+    task = in_background(wait())
     await settle()
     peer.reset()
     with pytest.raises(Disconnected):
         await task
-    assert steps.done == ["finally"]
+    assert steps.done == ["told"]
+
+
+# -- sending on the socket itself --------------------------------------------------------------------------------------
+
+
+class Sends:
+    """Counts what is sent on one socket around asyncio, and may let it fail."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._write = os.write
+        self.sizes: list[tuple[int, int]] = []
+        """How much was offered, and how much the socket took."""
+        self.fails: list[OSError] = []
+
+    def __call__(self, fd: int, data: bytes) -> int:
+        if fd != self._fd:
+            return self._write(fd, data)
+        if self.fails:
+            raise self.fails.pop()
+        took = self._write(fd, data)
+        self.sizes.append((len(data), took))
+        return took
+
+
+class Line:
+    """A transport on a real connection whose kernel holds little, and the other end of it."""
+
+    def __init__(self, kind: str, timeouts: Timeouts) -> None:
+        if kind == "tcp":
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                self.far = socket.create_connection(listener.getsockname())
+                self.near, _ = listener.accept()
+        else:
+            self.near, self.far = socket.socketpair()
+        self.near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        self.far.setblocking(False)
+        self.peer = Peer(self.far)
+        self.lost = asyncio.Event()
+        self.sends = Sends(self.near.fileno())
+        self._deadlines = Deadlines(asyncio.get_running_loop())
+        self.transport = Transport(Limits(), timeouts, self._deadlines, lambda _: None, lambda _: self.lost.set())
+
+    async def open(self) -> None:
+        await asyncio.get_running_loop().create_connection(lambda: self.transport, sock=self.near)
+
+    async def end(self) -> None:
+        self.far.close()
+        if not self.lost.is_set():
+            self.transport.abort()
+        await self.lost.wait()
+        await settle()
+        self._deadlines.close()
+
+
+@pytest.fixture(params=["tcp", "unix"])
+async def line(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    line = Line(request.param, Timeouts(write_stall=4))
+    monkeypatch.setattr(os, "write", line.sends)
+    await line.open()
+    yield line
+    await line.end()
+
+
+def on_asyncio() -> bool:
+    return isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
+
+
+def numbered(size: int, start: int = 0) -> bytes:
+    """Bytes in which whatever is lost, repeated or out of order shows."""
+    return b"".join(b"%7d\n" % number for number in range(start // 8, (start + size) // 8 + 1))[:size]
+
+
+async def test_on_asyncio_what_is_written_is_there_when_write_returns(line: Line, clock: Clock) -> None:
+    """`clock`, that is: on asyncio's loop."""
+    assert line.transport.write(b"one") is True
+    assert line.peer.here() == b"one"
+    assert line.transport.write(b"") is True
+    assert line.transport.write(b"two") is True
+    assert line.peer.here() == b"two"
+    assert line.sends.sizes == [(3, 3), (0, 0), (3, 3)]
+    assert line.transport.sent == 6
+
+
+async def test_bytes_and_order_are_exact_however_much_the_socket_takes(line: Line) -> None:
+    chance = random.Random(7)
+    received, size = b"", 0
+    while size < 2_000_000:
+        piece = numbered(8 * chance.choice([1, 30, 700, 3000, 12_000]), size)
+        line.transport.write(piece)
+        size += len(piece)
+        if chance.random() < 0.6:  # or the next meets what is left of this one
+            received += line.peer.here()
+            await settle()
+    line.transport.close()
+    received += await line.peer.rest()
+    assert received == numbered(size)
+    assert line.transport.sent == size
+    assert line.peer.ending == "end"
+    if on_asyncio():
+        assert any(offered != took for offered, took in line.sends.sizes), "or this has tested nothing"
+    else:
+        assert line.sends.sizes == []
+
+
+async def test_while_something_waits_all_that_follows_waits_behind_it(line: Line, clock: Clock) -> None:
+    first = numbered(1_000_000)
+    assert line.transport.write(first) is False
+    [(_, took)] = line.sends.sizes
+    assert 0 < took < len(first)
+    received = line.peer.here()  # now the socket would take more
+    assert line.transport.write(b"second") is False
+    assert len(line.sends.sizes) == 1
+    while len(received) < len(first) + 6:
+        received += await line.peer.piece()
+    assert received == first + b"second"
+    await settle()
+    assert line.transport.write(b"third") is True
+    assert line.sends.sizes[1:] == [(5, 5)]
+    assert line.peer.here() == b"third"
+
+
+async def test_a_socket_that_takes_nothing_at_all_loses_nothing(line: Line) -> None:
+    stuffing = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            stuffing += line.near.send(b"x" * 1000)
+    line.transport.write(b"after it, ")
+    line.transport.write(b"in this order")
+    line.transport.close()
+    assert await line.peer.rest() == b"x" * stuffing + b"after it, in this order"
+
+
+@pytest.mark.parametrize("error", [BlockingIOError(), InterruptedError(), OSError(errno.ENOBUFS, "no buffers")])
+async def test_an_error_that_passes_loses_nothing(line: Line, error: OSError) -> None:
+    line.sends.fails = [error]
+    line.transport.write(b"one ")
+    line.transport.write(b"two ")
+    await settle()
+    line.transport.write(b"three")
+    line.transport.close()
+    assert await line.peer.rest() == b"one two three"
+
+
+async def test_a_peer_that_is_gone_is_asyncios_to_find_when_a_send_fails(line: Line) -> None:
+    steps = Steps()
+
+    async def work() -> None:
+        with line.transport.watch(lambda: steps("told")):
+            line.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            line.far.close()  # which the loop has not heard of yet
+            line.transport.write(b"one")
+            line.transport.write(b"two")
+            await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(Disconnected):
+        await work()
+    assert steps.done == ["told"]
+    assert line.transport.write(b"three") is False
+    assert line.lost.is_set()
+    assert line.sends.sizes == []
+
+
+async def test_a_closed_connections_descriptor_may_be_somebody_elses_by_now(line: Line) -> None:
+    fd = line.near.fileno()
+    line.transport.abort()
+    await line.lost.wait()
+    await settle()
+    near, far = socket.socketpair()
+    if far.fileno() == fd:
+        near, far = far, near
+    with near, far, contextlib.ExitStack() as after:
+        if near.fileno() != fd:
+            after.callback(os.close, os.dup2(near.fileno(), fd))
+        assert line.transport.write(b"secret") is False
+        far.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            far.recv(100)
+
+
+async def test_aborting_what_has_ended_does_nothing(line: Line) -> None:
+    line.transport.write(b"x" * 100_000)
+    line.transport.close()
+    assert len(await line.peer.rest()) == 100_000
+    await line.lost.wait()
+    line.transport.abort()
+    line.transport.close()
+
+
+async def test_a_reader_who_is_behind_holds_the_producer_until_it_has_read(line: Line) -> None:
+    assert line.transport.writable
+    size = 0
+    while line.transport.writable:
+        line.transport.write(b"x" * 1000)
+        size += 1000
+    producer = in_background(line.transport.drain())
+    await settle()
+    assert not producer.done()
+    received = 0
+    while not producer.done():
+        received += len(line.peer.here())
+        await settle()
+    await producer
+    line.transport.close()
+    assert received + len(await line.peer.rest()) == size
+
+
+@pytest.mark.parametrize("line", ["unix"], indirect=True)  # TCP's window has a clock of its own
+async def test_a_slow_reader_of_a_real_connection_is_not_cut_and_one_who_stops_is(line: Line, clock: Clock) -> None:
+    line.transport.write(b"x" * 400_000)
+    for _ in range(5):
+        await clock.advance(3)
+        assert await line.peer.piece()
+    assert not line.lost.is_set()
+    await clock.advance(8)
+    assert line.lost.is_set()
+    assert line.transport.sent == 400_000

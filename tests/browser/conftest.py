@@ -30,9 +30,11 @@ PAGE = ROOT / "demo.html"
 # No sandbox: in a container we are root. The others keep the browser from asking the network for anything of its own.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+REBOUND = "rebound.example"  # a stranger's name that leads here
+FLAGS += [f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"]
 
 OpenPage = Callable[..., Awaitable[Page]]
-Hosting = Callable[[Any], Awaitable[str]]
+Hosting = Callable[..., Awaitable[str]]
 Reply = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 Raw = Callable[[dict[str, Reply]], Awaitable[str]]
 
@@ -94,11 +96,11 @@ def router() -> Router:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def hosting() -> AsyncIterator[Hosting]:
-    """`await hosting(handler)` serves it until the test ends, and returns its address."""
+    """`await hosting(handler)` serves it until the test ends, and returns its address. Options are those of `serve`."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(handler: Any) -> str:
-            server = await stack.enter_async_context(serve(handler, port=0))
+        async def start(handler: Any, **options: Any) -> str:
+            server = await stack.enter_async_context(serve(handler, port=0, **options))
             stack.callback(server.close)
             host, port = server.addresses[0]
             return f"http://{host}:{port}"

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Page, expect
 
-from rawstream import Event, Request, Response, Router, Stream
+from rawstream import Event, Request, Response, Router, Stream, errors
 
 from .conftest import Hosting, OpenPage, Raw
 
@@ -199,13 +199,69 @@ async def test_error_in_band_closes_the_stream(raw: Raw, open_page: OpenPage) ->
     ]
 
 
-async def test_error_status_is_final(demo: str, open_page: OpenPage) -> None:
-    """EventSource tells a script nothing of a 400; the page says that, and the log shows the end."""
-    page = await open_page(demo, expect_errors=True)
-    await page.fill("#events [name=delay]", "99")
+async def test_error_status_is_final(router: Router, hosting: Hosting, open_page: OpenPage) -> None:
+    """EventSource tells a script nothing of a 400; the page says that, the log shows the end, the plot is empty."""
+
+    @router.get("/stream")
+    async def stream(request: Request) -> Response:
+        raise errors.HTTPError(400)
+
+    page = await open_page(await hosting(router), expect_errors=True)
     await page.click("#events .primary")
     await status(page, "failed", "EventSource gave up")
     assert [kind for kind, _ in await log(page)] == ["error"]
+    await expect(page.locator("#events figcaption")).to_have_text("Nothing to draw: no stream came.")
+    assert await page.locator("#events .plot path[d]").count() == 0
+
+
+async def test_what_came_before_the_end_stays_drawn(raw: Raw, open_page: OpenPage) -> None:
+    """The stream was good; only when the browser comes back is it refused."""
+    runs = 0
+
+    async def clock(head: str, writer: asyncio.StreamWriter) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+            writer.write(b'event: tick\nretry: 20\nid: 1\ndata: {"n": 1}\n\n')
+        else:
+            writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+
+    page = await open_page(await raw({"GET /clock": clock}), expect_errors=True)
+    await choose(page, "clock")
+    await page.click("#events .primary")
+    await status(page, "failed", "EventSource gave up")
+    await expect(page.locator("#events figcaption")).to_contain_text("One arrival")
+
+
+async def test_words_of_the_server_are_shown_as_they_are(router: Router, hosting: Hosting, open_page: OpenPage) -> None:
+    """Also those that the page has a meaning of its own for."""
+
+    @router.get("/stream")
+    async def stream(request: Request) -> AsyncIterator[str]:
+        for word in ("text", "constructor", "log-open", "`a` {0}"):
+            yield word
+
+    page = await open_page(await hosting(router))
+    await page.click("#events .primary")
+    await status(page, "done", "stream-end")
+    said = [text for kind, text in await log(page) if kind == "message"]
+    assert said == ["text", "constructor", "log-open", "`a` {0}"]
+
+
+async def test_the_clock_has_its_own_pace(demo: str, open_page: OpenPage) -> None:
+    """A setting without effect cannot be set; and what is wrong in it does not matter."""
+    page = await open_page(demo)
+    delay = page.locator("#events [name=delay]")
+    await expect(delay).to_be_enabled()
+    await delay.fill("99")
+    await choose(page, "clock")
+    await expect(delay).to_be_disabled()
+    await page.click("#events .primary")
+    await status(page, "busy", "/clock")
+    await page.click("#events .stop")
+    await choose(page, "stream")
+    await expect(delay).to_be_enabled()
 
 
 async def test_opening_again_replaces_the_stream(router: Router, hosting: Hosting, open_page: OpenPage) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 import socket
 
 import pytest
 from playwright.async_api import Page, expect
 
-from rawstream import Request, Response, Router
+from rawstream.demo import router as routes
 
 from .conftest import PAGE, Hosting, OpenPage
 
@@ -44,9 +42,10 @@ async def test_from_disk_with_a_server_in_the_address(demo: str, open_page: Open
 async def test_from_disk_shows_the_words_of_the_server(demo: str, open_page: OpenPage) -> None:
     """An error's answer needs its CORS field too, or the page can't tell it from no answer at all."""
     page = await open_page(f"{PAGE.as_uri()}?server={demo}", expect_errors=True)
-    await page.fill("#typed [name=delay]", "11")
+    await page.fill("#typed [name=text]", "x" * 100_001)
     await page.click("#typed .primary")
-    await expect(page.locator("#typed .status")).to_contain_text("The server answered: 400")
+    words = "The server answered: 400 text is a string of at most 100000 characters"
+    await expect(page.locator("#typed .status")).to_have_text(words)
 
 
 async def test_from_disk_asks_the_usual_address(open_page: OpenPage) -> None:
@@ -60,6 +59,7 @@ async def test_no_server_is_said_with_the_way_to_start_one(open_page: OpenPage) 
         address = f"http://127.0.0.1:{unheard.getsockname()[1]}"
         page = await open_page(f"{PAGE.as_uri()}?server={address}", expect_errors=True)
         await expect(page.locator("#server")).to_have_text(f"{address} does not answer")
+        await expect(page.locator("#help pre")).to_have_text("make run")
         await expect(page.locator("#help")).to_contain_text("python -m rawstream")
         await page.click("#typed .primary")
         await expect(page.locator("#typed .status")).to_contain_text("No answer from the server")
@@ -94,38 +94,90 @@ async def test_it_asks_nobody_else(demo: str, open_page: OpenPage) -> None:
     assert [url for url in asked if not url.startswith((demo, "data:"))] == []
 
 
-async def test_it_works_under_a_strict_content_security_policy(
-    demo: str, router: Router, hosting: Hosting, open_page: OpenPage
-) -> None:
-    """One inline script and one inline style, each named by its hash, are all that the policy has to allow."""
-    text = PAGE.read_text("utf-8")
-    assert (len(re.findall("<script", text)), len(re.findall("<style", text))) == (1, 1)
-    assert not re.search(r"\sstyle=|\son[a-z]+=\"|javascript:|\beval\(|new Function|innerHTML|document\.write", text)
+VIOLATIONS = """
+  window.violations = [];
+  addEventListener("securitypolicyviolation", (e) => violations.push(`${e.effectiveDirective} ${e.blockedURI}`), true);
+"""
 
-    def digest(tag: str) -> str:
-        inside = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
-        return base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
 
-    policy = (
-        f"default-src 'none'; script-src 'sha256-{digest('script')}'; style-src 'sha256-{digest('style')}'; "
-        f"connect-src 'self' {demo}; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+async def violations(page: Page) -> list[str]:
+    return await page.evaluate("() => violations")
 
-    @router.get("/strict")
-    async def strict(request: Request) -> Response:
-        fields = [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", policy)]
-        return Response(200, fields, text.encode())
 
-    @router.post("/stream")
-    async def stream(request: Request):  # type: ignore[no-untyped-def]
-        yield "a"
-
-    page = await open_page(f"{await hosting(router)}/strict")
+async def test_it_works_under_its_own_policy(demo: str, open_page: OpenPage) -> None:
+    """The server sends the page with a Content-Security-Policy that allows its own script, style and server alone."""
+    page = await open_page("about:blank")
+    await page.add_init_script(VIOLATIONS)
+    answer = await page.goto(demo)
+    assert answer is not None
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    await run_all(page)
+    await page.get_by_role("button", name="中文").click()
+    await page.get_by_role("button", name="深色").click()
+    await page.fill("#typed [name=delay]", "11")
     await page.click("#typed .primary")
-    await expect(page.locator("#typed .status")).to_have_attribute("data-state", "done")
-    assert await page.locator("h1").evaluate("(title) => getComputedStyle(title).marginTop") == "0px", (
-        "styles are applied"
+    await expect(page.locator("#typed .status")).to_have_attribute("data-state", "failed")
+    await page.locator("#events label:has([value=clock])").click()
+    await page.click("#events .primary")
+    await expect(page.locator("#events .status")).to_have_attribute("data-state", "busy")
+    await page.click("#events .stop")
+    margin = "(title) => getComputedStyle(title).marginTop"
+    assert await page.locator("h1").evaluate(margin) == "0px", "styles are applied"
+    assert await violations(page) == []
+
+
+async def test_nothing_else_runs_there(demo: str, open_page: OpenPage) -> None:
+    """What was smuggled into the page would neither run, nor load, nor send anything away, nor show it in a frame."""
+    page = await open_page("about:blank", expect_errors=True)
+    await page.add_init_script(VIOLATIONS)
+    await page.goto(demo)
+    await page.evaluate("""async () => {
+      const add = (name, properties) => document.body.append(Object.assign(document.createElement(name), properties));
+      const seen = new Promise((resolve) => addEventListener("securitypolicyviolation", () => {
+        if (violations.length === 6) resolve();
+      }));
+      add("script", { textContent: "window.smuggled = true;" });
+      add("style", { textContent: "h1 { margin-top: 7px; }" });
+      document.querySelector("h1").setAttribute("onclick", "window.smuggled = true;");
+      document.querySelector("h1").click();
+      add("img", { src: "/healthz" });
+      add("iframe", { src: "/healthz" });
+      fetch("http://127.0.0.1:9/").catch(() => {});
+      await seen;
+    }""")
+    assert await page.evaluate("() => window.smuggled") is None
+    assert sorted(await violations(page)) == sorted(
+        [
+            "script-src-elem inline",
+            "script-src-attr inline",
+            "style-src-elem inline",
+            f"img-src {demo}/healthz",
+            f"frame-src {demo}/healthz",
+            "connect-src http://127.0.0.1:9/",
+        ]
     )
+
+
+async def test_a_page_of_one_server_talks_to_another_that_allows_it(
+    demo: str, hosting: Hosting, open_page: OpenPage
+) -> None:
+    """The policy lets the page reach the server that the address names, and that one lets it in by its origin."""
+    other = await hosting(routes, allowed_origins=[demo])
+    page = await open_page("about:blank")
+    await page.add_init_script(VIOLATIONS)
+    await page.goto(f"{demo}?server={other}")
+    await expect(page.locator("#server")).to_have_text(f"{other} answers")
+    await run_all(page)
+    assert await violations(page) == []
+
+
+async def test_a_page_of_one_server_is_not_let_into_another_that_does_not(
+    demo: str, hosting: Hosting, open_page: OpenPage
+) -> None:
+    page = await open_page(f"{demo}?server={await hosting(routes)}", expect_errors=True)
+    await page.click("#typed .primary")
+    await expect(page.locator("#typed .status")).to_contain_text("No answer from the server")
 
 
 # -- language and colours ----------------------------------------------------------------------------------------------
@@ -225,9 +277,11 @@ async def test_contrast_is_enough(scheme: str, demo: str, open_page: OpenPage) -
     """WCAG AA: 4.5 to 1 for every text on the page, with all that a run shows, and with an error."""
     page = await open_page(demo, color_scheme=scheme, expect_errors=True)
     await run_all(page)
-    await page.fill("#typed [name=delay]", "11")
-    await page.click("#typed .primary")
-    await expect(page.locator("#typed .status")).to_have_attribute("data-state", "failed")
+    await page.fill("#typed [name=text]", "x" * 100_001)
+    await page.fill("#compare [name=delay]", "11")
+    for panel in ("typed", "compare"):
+        await page.click(f"#{panel} .primary")
+        await expect(page.locator(f"#{panel} .status")).to_have_attribute("data-state", "failed")
     assert await page.evaluate(CONTRAST) == []
 
 

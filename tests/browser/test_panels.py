@@ -6,11 +6,12 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
 
-from rawstream import Request, Router, Stream
+from rawstream import Request, Router, Stream, errors
 
 from .conftest import Hosting, OpenPage, Raw
 
@@ -174,12 +175,140 @@ async def test_stop_and_start_again(router: Router, hosting: Hosting, open_page:
     await expect(page.locator("#typed .primary")).to_be_focused()
 
 
-async def test_wrong_settings_show_the_words_of_the_server(demo: str, open_page: OpenPage) -> None:
+@pytest.mark.parametrize("format", FORMATS)
+async def test_wrong_settings_show_the_words_of_the_server(format: str, demo: str, open_page: OpenPage) -> None:
+    """Where JSON is asked for, the refusal is JSON too: the page shows what it says, not its brackets."""
     page = await open_page(demo, expect_errors=True)
-    await start(page, "typed", delay="11")
-    await state(page, "typed", "failed", re.compile(r"The server answered: 400 .*delay"))
-    await start(page, "typed", delay="0")
+    await start(page, "typed", text="x" * 100_001, format=format)
+    words = "The server answered: 400 " + ("" if format == "json" else "Bad Request: ")
+    await state(page, "typed", "failed", words + "text is a string of at most 100000 characters")
+    await start(page, "typed", text="x", delay="0")
     await state(page, "typed", "done")
+
+
+async def test_a_refusal_is_not_drawn(router: Router, hosting: Hosting, open_page: OpenPage) -> None:
+    """No axes, no figures, no rest of an earlier run: a plot shows streams."""
+    refused = False
+
+    @router.post("/stream")
+    @router.get("/bulk")
+    async def stream(request: Request) -> AsyncIterator[str]:
+        if refused:
+            raise errors.HTTPError(503, "later")
+        yield "a"
+
+    page = await open_page(await hosting(router), expect_errors=True)
+    panels = {"typed": 1, "compare": 2, "bulk": 1}
+    for panel in panels:
+        await start(page, panel)
+        await state(page, panel, "done")
+    refused = True
+    for panel, plots in panels.items():
+        await start(page, panel)
+        await state(page, panel, "failed", "The server answered: 503 ")
+        for plot in range(plots):
+            caption = page.locator(f"#{panel} figcaption").nth(plot)
+            await expect(caption).to_have_text("Nothing to draw: no stream came.")
+            assert {*(await figures(page, panel, plot)).values()} == {"–"}
+            drawn = page.locator(f"#{panel} .plot").nth(plot).locator("path[d], text")
+            assert await drawn.count() == 0
+        await expect(page.locator(f"#{panel} [aria-busy=true]")).to_have_count(0)
+    assert {*await page.locator("#bulk > .figures dd").all_text_contents()} == {"–"}
+    refused = False
+    await start(page, "typed")
+    await state(page, "typed", "done")
+    assert (await curve(page, "typed"))["ticks"] == 1
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("panel", "name", "typed", "says"),
+    [
+        ("typed", "delay", "10.5", "“Seconds each” takes a number from 0 to 10"),
+        ("typed", "delay", "-1", "“Seconds each” takes a number from 0 to 10"),
+        ("typed", "delay", "1e", "“Seconds each” takes a number from 0 to 10"),
+        ("typed", "repeat", "0", "“Repeat” takes a whole number from 1 to 1,000"),
+        ("typed", "repeat", "1.5", "“Repeat” takes a whole number from 1 to 1,000"),
+        ("compare", "delay", "99", "“Seconds each” takes a number from 0 to 10"),
+        ("events", "delay", "99", "“Seconds each” takes a number from 0 to 10"),
+        ("bulk", "rows", "10000001", "“Rows” takes a whole number from 1 to 10,000,000"),
+    ],
+)
+async def test_a_wrong_number_is_said_and_nothing_is_asked(
+    panel: str, name: str, typed: str, says: str, demo: str, open_page: OpenPage
+) -> None:
+    page = await open_page(demo)
+    field = page.locator(f"#{panel} [name={name}]")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    await field.fill("")
+    await field.press_sequentially(typed)
+    await page.click(f"#{panel} .primary")
+    await state(page, panel, "failed", says)
+    await expect(field).to_be_focused()
+    await expect(field).to_have_attribute("aria-invalid", "true")
+    await expect(page.locator(f"#{panel} .stop")).to_be_disabled()
+    assert asked == []
+    await field.fill("1")
+    await expect(field).not_to_have_attribute("aria-invalid", "true")
+
+
+async def test_a_wrong_number_is_said_in_the_language_of_the_page(demo: str, open_page: OpenPage) -> None:
+    page = await open_page(demo)
+    await start(page, "typed", repeat="0")
+    await page.get_by_role("button", name="中文").click()
+    await state(page, "typed", "failed", "“重复次数”应为 1 到 1,000 之间的整数")
+
+
+async def test_a_wrong_number_ends_the_run_before_it(demo: str, open_page: OpenPage) -> None:
+    """What the status line says is about what was asked for last."""
+    page = await open_page(demo)
+    await start(page, "typed", delay="10")
+    await state(page, "typed", "busy", "Streaming")
+    await start(page, "typed", delay="11")
+    await state(page, "typed", "failed", "“Seconds each”")
+    await expect(page.locator("#typed .answer")).to_have_attribute("aria-busy", "false")
+    await expect(page.locator("#typed .stop")).to_be_disabled()
+
+
+async def test_what_is_left_empty_says_its_default_and_sends_it(
+    router: Router, hosting: Hosting, open_page: OpenPage
+) -> None:
+    asked: list[Any] = []
+
+    @router.post("/stream")
+    async def stream(request: Request) -> AsyncIterator[str]:
+        asked.append(await request.json())
+        yield "a"
+
+    @router.get("/stream")
+    @router.get("/bulk")
+    async def by_query(request: Request) -> AsyncIterator[str]:
+        asked.append(request.head.query)
+        yield "a"
+
+    page = await open_page(await hosting(router))
+    fields = page.locator(".field input")
+    await expect(page.locator("#compare [name=delay]")).to_have_attribute("placeholder", "default 0.1")
+    for index in range(await fields.count()):
+        await fields.nth(index).fill("")
+    shown = await fields.evaluate_all("(all) => all.map((each) => each.placeholder)")
+    assert shown == [f"default {value}" for value in (TEXT, "0.5", "1", "0.1", "0.2", "100,000")]
+    for panel in ("typed", "compare", "events", "bulk"):
+        await start(page, panel)
+        await state(page, panel, "done")
+    asked[1:3] = sorted(asked[1:3], key=lambda settings: settings["buffer"])  # sent at the same time
+    assert asked == [
+        {"text": TEXT, "delay": 0.5, "repeat": 1},
+        {"delay": 0.1, "buffer": 0},
+        {"delay": 0.1, "buffer": 1048576},
+        "delay=0.2",
+        "rows=100000",
+    ]
+    await page.get_by_role("button", name="中文").click()
+    await expect(page.locator("#compare [name=delay]")).to_have_attribute("placeholder", "默认 0.1")
 
 
 @pytest.mark.parametrize("format", FORMATS)

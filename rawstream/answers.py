@@ -1,0 +1,82 @@
+"""What goes out for an answer: the fields of its head, its format, and the words for a failure. No I/O."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from email.utils import formatdate
+
+from . import formats
+from .encoding import accepts_gzip
+from .errors import HTTPError, RawstreamError, phrase
+from .formats import Format
+from .messages import Headers, Pairs, Response, Stream, pairs
+
+Fields = list[tuple[str, str]]
+
+
+def fields(own: Pairs, defaults: Iterable[tuple[str, str]] = ()) -> Fields:
+    """The handler's own fields, after Date and those `defaults` that it did not name."""
+    own = pairs(own)
+    named = {name.lower() for name, _ in own}
+    return [field for field in (("Date", _date()), *defaults) if field[0].lower() not in named] + [*own]
+
+
+_date_cache = (0, "")
+
+
+def _date() -> str:
+    """The Date field's value (RFC 9110 section 6.6.1), made once a second."""
+    global _date_cache
+    now = int(time.time())
+    if _date_cache[0] != now:
+        _date_cache = now, formatdate(now, usegmt=True)
+    return _date_cache[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """How a stream is sent to one client."""
+
+    format: Format
+    fields: Fields
+    gzip: bool
+
+
+def represent(stream: Stream, asked: Headers) -> Representation:
+    """The format that this client is sent, and the response's fields. Raises NotAcceptable or LocalError."""
+    if stream.format is None:
+        form = formats.negotiate(asked.get("accept"))
+        defaults = [("Content-Type", form.content_type), ("Vary", "Accept"), *form.headers]
+    else:
+        form = formats.fixed(stream.format)
+        defaults = [("Content-Type", form.content_type), *form.headers]
+    own = fields(stream.headers, defaults)
+    gzip = False
+    if stream.gzip and not any(name.lower() == "content-encoding" for name, _ in own):
+        own.append(("Vary", "Accept-Encoding"))
+        if gzip := accepts_gzip(asked.get("accept-encoding")):
+            own.append(("Content-Encoding", "gzip"))
+    return Representation(form, own, gzip)
+
+
+def verdict(error: Exception) -> tuple[int, str]:
+    """The status for an error, and what the client may know of it: nothing, where our side is at fault."""
+    return (error.status, error.public) if isinstance(error, RawstreamError) else (500, "")
+
+
+def failure(error: Exception, request_id: str, accept: str | None = None) -> Response:
+    """The answer to a request that failed: a line of text, or JSON for those who ask for it."""
+    status, message = verdict(error)
+    own = [*pairs(error.headers)] if isinstance(error, HTTPError) else []
+    if status == 406:
+        own.append(("Vary", "Accept"))
+    own.append(("X-Request-Id", request_id))
+    if formats.prefers_json(accept):
+        # A detail may quote what the client sent, half a surrogate pair for example: JSON escapes it.
+        text = json.dumps({"status": status, "error": message or phrase(status)}, separators=(",", ":"))
+        return Response.text(text + "\n", status, [("Content-Type", "application/json; charset=utf-8"), *own])
+    line = f"{status} {phrase(status)}" + (f": {message}" if message else "") + "\n"
+    return Response.text(line.encode(errors="replace").decode(), status, own)
