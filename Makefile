@@ -29,7 +29,7 @@ run: $(VENV)/.installed ## start the demo on http://127.0.0.1:8000 (ARGS="--port
 	@exec $(python) -m rawstream $(ARGS)
 
 test: system-packages $(VENV)/.installed-test ## run all tests (PYTHON=python3.13, PYTEST_ARGS="tests/test_sse.py")
-	$(python) -m pytest $(coverage) $(PYTEST_ARGS)
+	$(python) -m pytest -n auto --dist worksteal $(coverage) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test ## ruff: rules and format
 	$(python) -m ruff check .

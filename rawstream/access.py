@@ -118,11 +118,9 @@ class Access:
         """
         host = head.headers.get("host", "")
         if self.hosts is not None and not _is_ours(self.hosts, host):
-            raise HTTPError(
-                421,
-                f"this server does not answer for {f'the host {host!r}' if host else 'a request without Host'}; "
-                f"whoever runs it can allow it (allowed_hosts, --allowed-host)",
-            )
+            asked = f'the host "{host}"' if host else "a request without Host"
+            cure = "whoever runs it can allow it (allowed_hosts, --allowed-host)"
+            raise HTTPError(421, f"this server does not answer for {asked}; {cure}")
         origin = head.headers.get("origin")
         if origin is not None and self._lists(origin):
             return self._readable(origin)
@@ -225,11 +223,11 @@ def _refuse_cross_site(head: RequestHead, origin: str | None, own: str, vary: Fi
     normal = None if origin is None else _normal_origin(origin)
     if normal is not None and normal == _normal_origin(own):
         return
-    page = "a page of another site" if origin is None else f"a page of origin {origin!r}"
+    page = "a page of another site" if origin is None else f'a page of origin "{origin}"'
     cure = "whoever runs this server can allow it (allowed_origins, --allowed-origin)"
     if normal is not None and normal.partition("://")[2] == own.partition("://")[2].lower():
         cure = (
-            f"this server is {own!r}; a proxy that speaks TLS for it is to be named (trusted_proxies, --trusted-proxy)"
+            f'this server is "{own}"; a proxy that speaks TLS for it is to be named (trusted_proxies, --trusted-proxy)'
         )
     raise HTTPError(403, f"{page} may not send {head.method} here; {cure}", vary)
 

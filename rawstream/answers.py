@@ -78,5 +78,5 @@ def failure(error: Exception, request_id: str, accept: str | None = None) -> Res
         # A detail may quote what the client sent, half a surrogate pair for example: JSON escapes it.
         text = json.dumps({"status": status, "error": message or phrase(status)}, separators=(",", ":"))
         return Response.text(text + "\n", status, [("Content-Type", "application/json; charset=utf-8"), *own])
-    line = f"{status} {phrase(status)}" + (f": {message}" if message else "") + "\n"
+    line = " ".join(filter(None, (str(status), phrase(status)))) + (f": {message}" if message else "") + "\n"
     return Response.text(line.encode(errors="replace").decode(), status, own)

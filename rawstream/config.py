@@ -74,8 +74,8 @@ class Timeouts:
     so that it is never we who close a connection that a proxy is about to use. nginx has 75 s too."""
 
     request: float | None = None
-    """For a whole request, from its head to the end of its answer. None, since a stream may have no end. Beyond it
-    the answer is 503; a stream that has begun is told, and cut."""
+    """For a whole request, from its head until all of its answer is handed over. None, since a stream may have no
+    end. Beyond it the answer is 503; a stream that has begun is told, and cut."""
 
     first_item: float | None = None
     """For a stream's first item. None, since a feed of news may be silent for long. Beyond it as with `request`."""
@@ -85,7 +85,7 @@ class Timeouts:
 
     clean_up: float = 10.0
     """For a handler to end once it was told that its reader is gone, or that it took too long. One that does not is
-    logged, and cancelled again."""
+    logged, its connection is cut, and it is cancelled again."""
 
     grace: float = 5.0
     """For open responses to end by themselves when the server closes."""

@@ -136,6 +136,8 @@ class Connection:
             if self.idle and data:
                 self.idle = False
                 until = clock() + self._service.timeouts.head
+            if not data and transport.unread:
+                return None  # it is we who dropped the rest of this request
             wire.feed(data)
         if event is CLOSED:
             return None
@@ -199,14 +201,14 @@ class Connection:
 
     def _respond(self, answer: Response, body: RequestBody, record: Record) -> None:
         body.skip()
-        own = [*answers.fields(answer.headers), *self._granted, *self._last_words()]
+        own = [*answers.fields(answer.headers), *self._granted, *self._last_words(self._wire.request_ended)]
         data = self._wire.respond(answer.status, own, answer.body)
         record.status = answer.status
         self._transport.write(data)
 
-    def _last_words(self) -> tuple[tuple[str, str], ...]:
-        """What tells the peer that this is the last answer here."""
-        more = self._requests < self._service.limits.requests and self._wire.request_ended
+    def _last_words(self, read: bool = True) -> tuple[tuple[str, str], ...]:
+        """What tells the peer that this is the last answer here; `read`: its request was. A stream may yet read it."""
+        more = self._requests < self._service.limits.requests and read
         return () if more and not self._service.closing.is_set() else (("Connection", "close"),)
 
     # -- a stream ----------------------------------------------------------------------------------------------------
@@ -287,7 +289,7 @@ class Connection:
 
     async def _finish(self) -> None:
         # Our end first in any case: who sends a next request just now reads a proper end and not a reset.
-        rest_comes = not (self._wire.request_ended or self.idle)
+        rest_comes = self._transport.unread or not (self._wire.request_ended or self.idle)
         await self._transport.linger(self._service.timeouts.linger if rest_comes else 0.0)
 
 

@@ -184,7 +184,7 @@ class StreamSink:
         """Tell the reader that the server closes, and when to come back: not all at the same time."""
         notice = self._encoder.closing(random.randint(1000, 5000))
         if self._head is None:
-            self.write(notice)
+            self._transport.write(self._send(notice))
         else:
             self._prelude = notice
 

@@ -281,7 +281,7 @@ def prefers_json(accept: str | None) -> bool:
     """Whether a client that may be sent text or JSON asks for JSON: names it, and does not want text more."""
     wanted = dict(parsed for member in (accept or "").lower().split(",") if (parsed := _media_range(member)))
     quality = wanted.get(JSON.media_type, 0.0)
-    return quality > 0 and quality >= wanted.get("text/plain", 0.0)
+    return quality > 0 and quality >= wanted.get("text/plain", wanted.get("text/*", wanted.get("*/*", 0.0)))
 
 
 def _media_range(member: str) -> tuple[str, float] | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -14,8 +12,7 @@ from typing import Any
 from . import sockets
 from .config import Timeouts
 
-_BACKLOG = 4096  # connections that may wait for accept; the kernel caps it at net.core.somaxconn (4096 on Linux)
-
+_AT_ONCE = 32  # connections that asyncio accepts in a turn: its "backlog", which is not only the kernel's
 # Since Python 3.13 asyncio removes a Unix socket's file when it stops listening, also one that is only inherited.
 _KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
@@ -33,7 +30,7 @@ class Listening:
         self._sockets = listening
         self._accept = accept
         self._servers: list[asyncio.Server] = []
-        self._unix = None if unix is None else (unix, _identity(unix))
+        self._file = None if unix is None else sockets.SocketFile(unix)
 
     @property
     def addresses(self) -> list[tuple[str, int] | str]:
@@ -50,12 +47,13 @@ class Listening:
         try:
             for sock in self._sockets:
                 sockets.tune(sock, timeouts.write_stall)
-                options: dict[str, Any] = {"sock": sock, "ssl": ssl, "backlog": _BACKLOG, **deadlines}
+                options: dict[str, Any] = {"sock": sock, "ssl": ssl, "backlog": _AT_ONCE, **deadlines}
                 if sock.family == getattr(socket, "AF_UNIX", None):
                     server = await self._loop.create_unix_server(self._accept, **options, **_KEEP_FILE)
                 else:
                     server = await self._loop.create_server(self._accept, **options)
                 self._servers.append(server)
+                sock.listen(sockets.BACKLOG)
         except BaseException:
             for server in self._servers:
                 server.close()
@@ -78,13 +76,5 @@ class Listening:
 
     def remove_file(self) -> None:
         """Remove the socket file, if it is ours."""
-        if self._unix is not None:
-            path, identity = self._unix
-            with contextlib.suppress(FileNotFoundError):
-                if _identity(path) == identity:
-                    os.unlink(path)
-
-
-def _identity(path: str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
+        if self._file is not None:
+            self._file.remove()

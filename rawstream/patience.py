@@ -65,7 +65,8 @@ class Patience:
         assert self._task is not None, "a request lives in its connection's task"
         request, seconds = self._request, self._timeouts.clean_up
         log.error(
-            "%s %s %s has not ended %g s after it was told to; it is told again",
+            "%s %s %s has not ended %g s after it was told to; its connection is cut, and it is told again",
             request.id, request.method, request.head.target, seconds,
         )  # fmt: skip
+        self._transport.abort()
         self._task.cancel()

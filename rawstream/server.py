@@ -6,10 +6,12 @@ A server owns its sockets, its connections' tasks and, if it is told to, the sig
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import socket
+import weakref
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from ssl import SSLContext
@@ -32,7 +34,8 @@ log = logging.getLogger("rawstream")
 
 _STUBBORN = 2.0  # seconds for which generators may clean up after they were cancelled
 _LAST_WORDS = 0.5  # seconds for the last of them to notice that their connections are gone
-_HANDED_OVER = 3  # turns of the loop in which a connection that was accepted comes to us
+_HANDED_OVER = 3  # turns of the loop in which a connection that was accepted comes to us ...
+_HANDSHAKES = 1.0  # ... and seconds, if it has a TLS handshake to end first
 
 
 class Server:
@@ -54,10 +57,13 @@ class Server:
         self._signals: tuple[signal.Signals, ...] = ()
         self._all_gone: asyncio.Event = asyncio.Event()
         self._all_gone.set()
-        self._over = asyncio.Event()  # the time of grace: all are gone, or there is no more patience
+        self._over = asyncio.Event()  # the time of grace, by a second `close`
         self._draining: asyncio.Task[None] | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.closing = self._service.closing
+        # Accepted, and perhaps shaking hands. Weak, since asyncio tells nobody of a handshake that failed.
+        self._arriving: weakref.WeakSet[Transport] = weakref.WeakSet()
+        self._arrival = asyncio.Event()
         self.left_behind = 0
         """Once it is closed: handlers that did not end although they were cancelled."""
 
@@ -94,10 +100,10 @@ class Server:
             # Now and not in the task: a stream that `closing` wakes shall have been told before it ends.
             for connection, _ in list(self._connections.values()):
                 connection.begin_closing()
-            self._look_whether_all_are_gone()
             self._draining = self._loop.create_task(self._drain(), name="rawstream: close")
         else:
             self._over.set()
+            self._arrival.set()
 
     async def wait_closed(self) -> None:
         """Wait until the server is closed. Cancelling this stops the waiting only."""
@@ -117,9 +123,13 @@ class Server:
             self._loop.add_signal_handler(number, self.begin_closing)
 
     def _accept(self) -> asyncio.Protocol:
-        return tap.tapped(Transport(self._limits, self._timeouts, self._deadlines, self._connected, self._disconnected))
+        transport = Transport(self._limits, self._timeouts, self._deadlines, self._connected, self._disconnected)
+        self._arriving.add(transport)
+        return tap.tapped(transport)
 
     def _connected(self, transport: Transport) -> None:
+        self._arriving.discard(transport)
+        self._arrival.set()
         observe.connected()
         reason = self._admission.enter(transport.client)
         connection = Connection(transport, self._service)
@@ -150,15 +160,13 @@ class Server:
     def _look_whether_all_are_gone(self) -> None:
         if not self._connections and not self._tasks:
             self._all_gone.set()
-            if self.closing.is_set():
-                self._over.set()
 
     async def _drain(self) -> None:
-        for _ in range(_HANDED_OVER):
-            await asyncio.sleep(0)
-        timer = self._loop.call_later(self._timeouts.grace, self._over.set)
-        await self._over.wait()
-        timer.cancel()
+        await self._until_all_are_here()
+        waits = {self._loop.create_task(event.wait()) for event in (self._all_gone, self._over)}
+        await asyncio.wait(waits, timeout=self._timeouts.grace, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
         if not self._all_gone.is_set():
             self._cut()
             if not await self._until_all_gone(_STUBBORN):
@@ -174,6 +182,15 @@ class Server:
             self.left_behind = len(self._tasks)
             log.error("handlers that do not end although they were cancelled: %d; left behind", self.left_behind)
         self._closed.set_result(None)
+
+    async def _until_all_are_here(self) -> None:
+        for _ in range(_HANDED_OVER):
+            await asyncio.sleep(0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(_HANDSHAKES, self._timeouts.grace)):
+                while self._arriving and not self._over.is_set():
+                    self._arrival.clear()
+                    await self._arrival.wait()
 
     async def _until_all_gone(self, seconds: float) -> bool:
         try:

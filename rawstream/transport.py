@@ -27,9 +27,9 @@ class Transport(asyncio.Protocol):
     """One connection to a peer. `connected` is called when it is there, `lost` when it is gone for good."""
 
     __slots__ = (
-        "_behind", "_connected", "_deadlines", "_drained", "_dropping", "_ended", "_fd", "_gone", "_held", "_inbox",
-        "_left", "_left_at", "_limits", "_loop", "_lost", "_readable", "_reading", "_stall", "_timeouts", "_transport",
-        "_wrote_at", "body_ended", "sent", "watched", "writable",
+        "__weakref__", "_behind", "_connected", "_deadlines", "_drained", "_dropping", "_ended", "_fd", "_gone",
+        "_held", "_inbox", "_left", "_left_at", "_limits", "_loop", "_lost", "_readable", "_reading", "_stall",
+        "_timeouts", "_transport", "_wrote_at", "body_ended", "sent", "watched", "writable",
     )  # fmt: skip
 
     def __init__(
@@ -76,7 +76,9 @@ class Transport(asyncio.Protocol):
         self.writable = True
         # asyncio's own mark of 64 KiB would let a reader who stopped reading hold so much, and be noticed so late.
         self._transport.set_write_buffer_limits(self._limits.high_water)
-        if type(transport).__module__ == "asyncio.selector_events":  # and no TLS, tap or other loop is in between
+        if (
+            type(transport).__module__ == "asyncio.selector_events" and os.name == "posix"
+        ):  # and no TLS, tap or other loop is in between
             self._fd = transport.get_extra_info("socket").fileno()
         self._connected(self)
 
@@ -281,8 +283,14 @@ class Transport(asyncio.Protocol):
 
     def abort(self) -> None:
         """Reset the connection at once; what waits to be sent is dropped, here and in the kernel."""
-        self.close_by_reset()
-        self._transport.abort()
+        if not self._gone:  # asyncio's transport breaks when it is aborted after its end
+            self.close_by_reset()
+            self._transport.abort()
+
+    @property
+    def unread(self) -> bool:
+        """More has come than was read: it is held still, or was dropped, and more of it may be on its way."""
+        return self._dropping or bool(self._inbox)
 
     @property
     def client(self) -> tuple[str, int] | None:

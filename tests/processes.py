@@ -87,6 +87,7 @@ def running(
         timer.start()
         try:
             yield Running(process)
+            assert timer.is_alive(), "it had to be killed"
         finally:
             kill_all()
             timer.cancel()

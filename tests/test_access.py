@@ -125,7 +125,7 @@ def test_the_refusal_of_a_host_says_how_to_allow_it() -> None:
     error = refusal(Access.of("loopback"), head("POST", host="evil.example:8000", origin="http://evil.example:8000"))
     assert error.status == 421
     assert error.detail == (
-        "this server does not answer for the host 'evil.example:8000'; whoever runs it can allow it "
+        'this server does not answer for the host "evil.example:8000"; whoever runs it can allow it '
         "(allowed_hosts, --allowed-host)"
     )
 
@@ -154,7 +154,7 @@ def test_an_unsafe_method_from_an_unlisted_origin_is_refused(method: str, origin
 
 def test_the_refusal_of_an_origin_says_how_to_allow_it() -> None:
     assert refusal(Access(), head("POST", origin="https://evil.example")).detail == (
-        "a page of origin 'https://evil.example' may not send POST here; whoever runs this server can allow it "
+        'a page of origin "https://evil.example" may not send POST here; whoever runs this server can allow it '
         "(allowed_origins, --allowed-origin)"
     )
 
@@ -226,7 +226,7 @@ def test_another_scheme_host_or_port_is_another_origin(scheme: str, host: str, o
 
 def test_behind_a_proxy_that_speaks_tls_the_refusal_names_the_cure() -> None:
     assert refusal(Access(), head("POST", origin="https://example.org")).detail == (
-        "a page of origin 'https://example.org' may not send POST here; this server is 'http://example.org'; "
+        'a page of origin "https://example.org" may not send POST here; this server is "http://example.org"; '
         "a proxy that speaks TLS for it is to be named (trusted_proxies, --trusted-proxy)"
     )
 

@@ -531,7 +531,9 @@ async def test_a_failure_before_the_head_is_a_short_500_in_every_format_and_the_
     peer = await (await serving(handler)).ask(get("/path?q", accept))
     head, body = await peer.response()
     if accept == "application/json":
-        assert head.startswith(b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json; charset=utf-8\r\n")
+        assert head.startswith(
+            b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json; charset=utf-8\r\n"
+        )
         assert body == b'{"status":500,"error":"Internal Server Error"}\n'
     else:
         assert (head, body) == (FAILED_HEAD, FAILED)

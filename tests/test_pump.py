@@ -1232,8 +1232,8 @@ async def test_what_cannot_be_encoded_fails_the_pump_and_the_generator_is_not_re
     assert log == ["finally"]
 
 
-@pytest.mark.parametrize(("gather", "index"), [(100, 3), (1, 3), (2, 3)])
-async def test_an_item_that_cannot_be_encoded_is_told_its_index_in_the_stream(gather: int, index: int) -> None:
+@pytest.mark.parametrize("gather", [1, 2, 100])
+async def test_an_item_that_cannot_be_encoded_is_told_its_index_in_the_stream(gather: int) -> None:
     """Whether those before it were sent already or are gathered still."""
 
     def strict(item: str) -> bytes:
@@ -1245,9 +1245,10 @@ async def test_an_item_that_cannot_be_encoded_is_told_its_index_in_the_stream(ga
         for item in ("a", "b", "c", "unfit"):
             yield item
 
-    gathering = Pump(items(), strict, Sink(), gather=gather, clock=Clock())
-    with pytest.raises(ItemError, match=rf"^item {index} \(str\) does not fit$"):
-        await gathering.run()
+    iterator = items()
+    with pytest.raises(ItemError, match=r"^item 3 \(str\) does not fit$"):
+        await Pump(iterator, strict, Sink(), gather=gather, clock=Clock()).run()
+    await close(iterator)
 
 
 def test_closing_the_coroutine_ends_a_pending_step() -> None:

@@ -204,20 +204,20 @@ async def test_a_connection_that_was_accepted_just_before_closing_is_answered(se
     loop = asyncio.get_running_loop()
     [address] = served.server.addresses
     assert isinstance(address, tuple)
-    peer = Peer(socket.create_connection(address))  # no turn of the loop passes
-    peer.sock.setblocking(False)
-    # In the loop's next turn it is accepted, and in the one after that handed over; before that, the server closes.
-    loop.call_soon(loop.call_soon, served.server.begin_closing)
-    await served.server.closing.wait()
-    closed = loop.create_task(served.server.wait_closed())
-    await settle()
-    assert not closed.done()
-    await peer.send(request())
-    assert (await peer.response())[1] == b"ok\n"
-    assert await peer.rest() == b""
-    assert peer.ending == "end"
-    peer.close()
-    await closed
+    with socket.create_connection(address) as sock:  # no turn of the loop passes
+        sock.setblocking(False)
+        # In the loop's next turn it is accepted, and in the one after that handed over; before that, the server closes.
+        loop.call_soon(loop.call_soon, served.server.begin_closing)
+        await served.server.closing.wait()
+        closed = loop.create_task(served.server.wait_closed())
+        await settle()
+        assert not closed.done()
+        peer = Peer(sock)
+        await peer.send(request())
+        assert (await peer.response())[1] == b"ok\n"
+        assert await peer.rest() == b""
+        assert peer.ending == "end"
+        await closed
 
 
 async def test_a_request_that_comes_when_the_server_closes_already_is_answered(serving: Serving) -> None:

@@ -110,6 +110,7 @@ async def test_end_and_loss_together_cancel_once() -> None:
     await settle()
     line.end()
     line.lose()
+    assert line.due == []
     with pytest.raises(Disconnected):
         await task
     assert line.steps.done == ["told", "finally"]

@@ -33,7 +33,7 @@ class Orders:
     async def take(self, request: Request) -> Response:
         """What it was sent by whom."""
         self.taken.append((request.headers.get("origin"), request.headers.get("sec-fetch-site")))
-        return Response.text("thank you\n")
+        return Response(200, HTML, b"<!doctype html><link rel=icon href=data:,>thank you")  # or its icon is asked for
 
 
 async def visited(url: str, hosting: Hosting, open_page: OpenPage) -> Page:
