@@ -78,7 +78,7 @@ class Connection:
             while (head := await self._read_head(patience)) is not None:
                 await self._serve(head)
                 await transport.drain()
-                if self._service.closing.is_set() or not wire.reusable:
+                if not wire.reusable:
                     break
                 wire.next_cycle()
                 if wire.begun:

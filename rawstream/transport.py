@@ -102,11 +102,22 @@ class Transport(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._ended = True
+        if self._is_reset():
+            self._transport.abort()
+            return False
         self._wake_reader()
         if self.watched is not None:
             self.watched.lost(eof=True)
         # True: our side stays open, a short answer can still be sent. TLS has no half-closed connections.
         return not self.tls
+
+    def _is_reset(self) -> bool:
+        """Whether the "end" is a reset, for which uvloop before 0.23 takes one that comes with the last bytes."""
+        sock = self._transport.get_extra_info("socket")
+        try:
+            return sock is not None and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        except (OSError, ValueError):
+            return False  # it is closed already
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = self._gone = True
