@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from .formats import Format
 from .messages import Headers, Pairs, Response, Stream, pairs
 
 Fields = list[tuple[str, str]]
+
+_LONGEST = 300  # characters of a message to a client
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 
 
 def fields(own: Pairs, defaults: Iterable[tuple[str, str]] = ()) -> Fields:
@@ -67,16 +71,23 @@ def verdict(error: Exception) -> tuple[int, str]:
     return (error.status, error.public) if isinstance(error, RawstreamError) else (500, "")
 
 
+def _shown(message: str) -> str:
+    """A message may quote what the client sent, at any length and with any characters: some of it will do."""
+    if len(message) > _LONGEST:
+        message = message[: _LONGEST - 1] + "…"
+    return _CONTROLS.sub("?", message.encode(errors="replace").decode())
+
+
 def failure(error: Exception, request_id: str, accept: str | None = None) -> Response:
     """The answer to a request that failed: a line of text, or JSON for those who ask for it."""
     status, message = verdict(error)
+    message = _shown(message)
     own = [*pairs(error.headers)] if isinstance(error, HTTPError) else []
     if status == 406:
         own.append(("Vary", "Accept"))
     own.append(("X-Request-Id", request_id))
     if formats.prefers_json(accept):
-        # A detail may quote what the client sent, half a surrogate pair for example: JSON escapes it.
         text = json.dumps({"status": status, "error": message or phrase(status)}, separators=(",", ":"))
         return Response.text(text + "\n", status, [("Content-Type", "application/json; charset=utf-8"), *own])
     line = " ".join(filter(None, (str(status), phrase(status)))) + (f": {message}" if message else "") + "\n"
-    return Response.text(line.encode(errors="replace").decode(), status, own)
+    return Response.text(line, status, own)

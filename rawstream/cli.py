@@ -166,11 +166,12 @@ def _reload(context: ssl.SSLContext | None, options: argparse.Namespace, who: st
         _say(f"{who}SIGHUP ignored: there is no certificate to load anew")
         return
     try:
-        for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
-            _load_certificate(each, options.certfile, options.keyfile)
+        fresh = _tls(options)
     except Failed as exc:
         _say(f"{who}the old certificate stays: {exc}")
     else:
+        # Loaded into `context`, a certificate with a key of another kind would stand beside the old one.
+        context.sni_callback = lambda tls, name, first: setattr(tls, "context", fresh)
         _say(f"{who}the certificate is loaded anew")
 
 

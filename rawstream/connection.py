@@ -156,6 +156,7 @@ class Connection:
         self._granted = ()
         patience = Patience(request, transport, service.deadlines, service.timeouts)
         try:
+            body.check()
             answer = await self._ask(request, patience)
             if isinstance(answer, Stream):
                 await self._stream(request, answer, record, patience)
@@ -277,11 +278,14 @@ class Connection:
     async def _refuse(self, error: Exception, reason: observe.Reason) -> None:
         """Answer what is no request, or not to be served, as well as can be, and close."""
         assert self._wire.answerable, "what goes wrong once a request is here is told by _fail"
-        answer = answers.failure(error, _request_id())
+        number = _request_id()
+        answer = answers.failure(error, number)
         own = [*answers.fields(answer.headers), ("Connection", "close")]
         data = self._wire.respond(answer.status, own, answer.body)
         client = self._transport.client
-        record = Record(None, time.monotonic(), answer.status, sent=len(data), outcome="refused", client=client)
+        record = Record(
+            None, time.monotonic(), answer.status, sent=len(data), outcome="refused", client=client, id=number
+        )  # fmt: skip
         self._transport.write(data)
         observe.refused(reason)
         observe.ended(record)

@@ -54,10 +54,15 @@ class RequestBody:
         self._piece = b"".join(pieces)
         self._transport.body_ended = self._wire.request_ended
 
+    def check(self) -> None:
+        """Raise BodyTooLarge or ProtocolError if it is known by now: then no handler needs to begin."""
+        if int(self._headers.get("content-length", "0")) > self._limit:
+            raise BodyTooLarge(f"a request's body has at most {self._limit} bytes here")
+        if self._trouble and not self._piece:
+            raise self._trouble
+
     async def read(self) -> bytes:
         """The next piece, b"" at the end. Raises BodyTooLarge, ReadTimeout, ProtocolError or Disconnected."""
-        if self._size == 0 and int(self._headers.get("content-length", "0")) > self._limit:
-            raise BodyTooLarge(f"a request's body has at most {self._limit} bytes here")
         while not (self._piece or self._trouble or self._wire.request_ended):
             if go_ahead := self._wire.go_ahead():
                 self._transport.write(go_ahead)

@@ -140,7 +140,7 @@ class Request:
     params: Mapping[str, str] = field(default_factory=dict)
     """The `{name}` parts of the route, percent-decoded."""
     scheme: str = "http"
-    """ "http" or "https", as the client sees it: `X-Forwarded-Proto` counts where a trusted proxy says it."""
+    """ "http" or "https": what the client uses, where a trusted proxy tells it."""
     _read: list[bytes] = field(default_factory=list)
 
     @property
@@ -211,11 +211,12 @@ class Request:
         try:
             return json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError) as exc:
-            raise HTTPError(400, f"the body is not JSON: {exc}") from exc
+            why = exc if isinstance(exc, json.JSONDecodeError) else "too deeply nested, or too long a number"
+            raise HTTPError(400, f"the body is not JSON: {why}") from exc
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is Python's, not JSON's")
+    raise json.JSONDecodeError(f"{name} is Python's, not JSON's", name, 0)
 
 
 def _check_status(status: object) -> None:
@@ -291,8 +292,7 @@ class Stream:
     flush: None flushes whenever the iterator waits, "item" after each item, `Every(...)` gathers.
     heartbeat: seconds of silence after which an SSE stream sends a comment line; None for never.
     head: when the response's head leaves if no item has come: "suspend", as soon as the iterator waits (SSE's default);
-        "item", only with the first item; or after that many seconds (the others' default: 1). Until then an exception
-        becomes a proper status.
+        "item", only with the first item; or after that many seconds (others: 1). Until then errors become a status.
     gzip: compress for clients that accept it, with a flush for each flush; 2 KB more for a stream, 10 µs more a flush.
     headers: more header fields, as pairs or a mapping. status: 200 to 599.
 
@@ -322,7 +322,7 @@ class Stream:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) in (int, float)
 
 
 Answer: TypeAlias = Response | Stream

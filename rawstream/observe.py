@@ -116,6 +116,8 @@ class Record:
     """Bytes sent for it, head and framing included; known when it has ended."""
     outcome: Outcome = "cut"
     client: tuple[str, int] | None = None
+    id: str = "-"
+    """Of what never became a request: the one that its refusal carries."""
     writer: Writer | None = None
     """Where what is sent can be seen before the end."""
     before: int = 0
@@ -219,7 +221,7 @@ def _common(record: Record, seconds: float) -> str:
     now = time.localtime()
     # The month is written by hand: %b would follow the locale, which this format does not.
     stamp = f"{now.tm_mday:02}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year}:" + time.strftime("%H:%M:%S %z", now)
-    line, name = "-", "-"
+    line, name = "-", record.id
     if (request := record.request) is not None:
         line = f"{request.head.method} {request.head.target} HTTP/{request.head.http_version}"
         name = request.id
@@ -251,7 +253,7 @@ def _json(record: Record, seconds: float) -> str:
         entry["first_chunk"] = None if record.first is None else round(record.first - record.began, 6)
         entry["chunks"] = record.chunks
     entry["ended"] = record.outcome
-    entry["id"] = request and request.id
+    entry["id"] = request.id if request else record.id
     entry["user_agent"] = request and request.headers.get("user-agent")
     entry["referer"] = request and request.headers.get("referer")
     return json.dumps(entry)

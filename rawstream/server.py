@@ -32,8 +32,8 @@ from .transport import Transport
 
 log = logging.getLogger("rawstream")
 
-_STUBBORN = 2.0  # seconds for which generators may clean up after they were cancelled
-_LAST_WORDS = 0.5  # seconds for the last of them to notice that their connections are gone
+_STUBBORN = 0.7  # seconds for which generators may clean up after they were cancelled
+_LAST_WORDS = 0.2  # seconds for the last of them to notice that their connections are gone
 _HANDED_OVER = 3  # turns of the loop in which a connection that was accepted comes to us ...
 _HANDSHAKES = 1.0  # ... and seconds, if it has a TLS handshake to end first
 
@@ -131,7 +131,7 @@ class Server:
         self._arriving.discard(transport)
         self._arrival.set()
         observe.connected()
-        reason = self._admission.enter(transport.client)
+        reason = self._admission.enter(self._counted(transport))
         connection = Connection(transport, self._service)
         task = self._loop.create_task(connection.run() if reason is None else connection.turn_away(reason))
         self._connections[transport] = connection, task
@@ -147,9 +147,13 @@ class Server:
 
     def _disconnected(self, transport: Transport) -> None:
         observe.disconnected()
-        self._admission.leave(transport.client)
+        self._admission.leave(self._counted(transport))
         del self._connections[transport]
         self._look_whether_all_are_gone()
+
+    def _counted(self, transport: Transport) -> tuple[str, int] | None:
+        """Whose connection it is, for `connections_per_client`: by a trusted proxy come many clients."""
+        return None if self._service.access.trusts(transport.client) else transport.client
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

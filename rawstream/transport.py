@@ -29,7 +29,7 @@ class Transport(asyncio.Protocol):
     __slots__ = (
         "__weakref__", "_behind", "_connected", "_deadlines", "_drained", "_dropping", "_ended", "_fd", "_gone",
         "_held", "_inbox", "_left", "_left_at", "_limits", "_loop", "_lost", "_readable", "_reading", "_stall",
-        "_timeouts", "_transport", "_wrote_at", "body_ended", "sent", "watched", "writable",
+        "_timeouts", "_transport", "_wrote_at", "body_ended", "client", "sent", "watched", "writable",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +65,8 @@ class Transport(asyncio.Protocol):
         self.watched: Watch | None = None
         self.writable = False
         """False while the peer is behind, and when it is gone."""
+        self.client: tuple[str, int] | None = None
+        """The peer's address and port; None on a Unix socket."""
         self.sent = 0
         """Bytes written."""
         self._wrote_at = 0.0  # in the loop's time
@@ -80,6 +82,8 @@ class Transport(asyncio.Protocol):
             type(transport).__module__ == "asyncio.selector_events" and os.name == "posix"
         ):  # and no TLS, tap or other loop is in between
             self._fd = transport.get_extra_info("socket").fileno()
+        peer = transport.get_extra_info("peername")  # now: uvloop asks the socket, which may be closed later
+        self.client = (peer[0], peer[1]) if isinstance(peer, tuple) else None
         self._connected(self)
 
     def data_received(self, data: bytes) -> None:
@@ -124,6 +128,7 @@ class Transport(asyncio.Protocol):
         self.writable = False
         if self._stall is not None:
             self._stall.cancel()
+            self._stall = None
         self._wake_reader()
         self._wake_writer()
         if self.watched is not None:
@@ -229,8 +234,9 @@ class Transport(asyncio.Protocol):
                 self._behind = False
                 return self.writable
             self._behind = True
-            data = data[sent:]
-        self._transport.write(data)
+            self._transport.write(memoryview(data)[sent:])
+        else:
+            self._transport.write(data)
         return self.writable
 
     async def drain(self) -> None:
@@ -302,12 +308,6 @@ class Transport(asyncio.Protocol):
     def unread(self) -> bool:
         """More has come than was read: it is held still, or was dropped, and more of it may be on its way."""
         return self._dropping or bool(self._inbox)
-
-    @property
-    def client(self) -> tuple[str, int] | None:
-        """The peer's address and port; None on a Unix socket."""
-        peer = self._transport.get_extra_info("peername")
-        return (peer[0], peer[1]) if isinstance(peer, tuple) else None
 
     @property
     def silence(self) -> float:

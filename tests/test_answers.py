@@ -242,9 +242,32 @@ def test_what_depends_on_accept_alone_says_so() -> None:
 
 @pytest.mark.parametrize("detail", ["half a pair: \ud83d", "这", 'a "quote" and a \\', "two\nlines"])
 def test_what_a_client_sent_can_be_told_whatever_it_is(detail: str) -> None:
+    told = detail.replace("\ud83d", "?")
     text = failure(errors.HTTPError(400, detail), "abc-1").body.decode()
-    assert text == f"400 Bad Request: {detail}\n".replace("\ud83d", "?")
+    assert text == f"400 Bad Request: {told}\n"
     body = failure(errors.HTTPError(400, detail), "abc-1", "application/json").body
     assert body.isascii()
     assert body.count(b"\n") == 1
-    assert json.loads(body) == {"status": 400, "error": detail}
+    assert json.loads(body) == {"status": 400, "error": told}
+
+
+def messages(detail: str) -> set[str]:
+    """What a client is told, in each of the ways to tell it."""
+    error = errors.HTTPError(400, detail)
+    text = failure(error, "abc-1").body.decode().removeprefix("400 Bad Request: ").removesuffix("\n")
+    return {text, json.loads(failure(error, "abc-1", "application/json").body)["error"]}
+
+
+def test_a_message_to_a_client_has_at_most_300_characters() -> None:
+    assert messages("x" * 300) == {"x" * 300}
+    assert messages("x" * 301) == messages("x" * 1_000_000) == {"x" * 299 + "…"}
+    assert messages("\x00" * 301) == {"?" * 299 + "…"}
+    assert messages("\ud83d" * 301) == {"?" * 299 + "…"}
+
+
+@pytest.mark.parametrize(
+    "bad", ["\x00", "\x07", "\x08", "\x0b", "\x0c", "\x1b", "\x1f", "\x7f", "\x80", "\x85", "\x9b", "\x9f", "\ud83d"]
+)
+def test_a_message_to_a_client_has_no_control_characters(bad: str) -> None:
+    """Nor halves of surrogate pairs; tabs and ends of lines stay, since a handler's own text may have them."""
+    assert messages(f"no {bad}[2J here\tor\r\nthere") == {"no ?[2J here\tor\r\nthere"}

@@ -423,10 +423,45 @@ async def test_a_body_that_no_handler_reads_is_no_request_either(serving: Servin
         return Response.text("unread\n")
 
     served = await serving(handler)
-    for bad in (b"5\r\nhelloXX0\r\n\r\n", b"0\r\nContent-Length: 37\r\n\r\n", b"x\r\n", b"ffffff\r\n"):
+    for bad, status in (
+        (b"5\r\nhelloXX0\r\n\r\n", 200),
+        (b"ffffff\r\n", 200),
+        (b"0\r\nContent-Length: 37\r\n\r\n", 400),  # known to be no body before its handler could begin
+        (b"x\r\n", 400),
+    ):
         got = answers(await ended(await served.ask(CHUNKED + bad + SECRET)))
-        assert [(answer[0], answer[1].get("connection")) for answer in got] == [(200, "close")]
-    assert seen == ["/"] * 4
+        assert [(answer[0], answer[1].get("connection")) for answer in got] == [(status, "close")]
+    assert seen == ["/"] * 2
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (CHUNKED + b"x\r\n" + SECRET, 400),
+        (CHUNKED + b"-1\r\nhello" + SECRET, 400),
+        (CHUNKED + b" 5\r\nhello\r\n0\r\n\r\n" + SECRET, 400),
+        (length(b"11", b""), 413),
+        (length(b"11", b"hello"), 413),
+        (length(b"9" * 20, b"hello" + SECRET), 413),
+        (POST + b"Expect: 100-continue\r\nContent-Length: 11\r\n\r\n", 413),
+    ],
+)
+async def test_what_is_known_to_be_no_body_is_refused_before_a_handler_begins(
+    data: bytes, status: int, serving: Serving
+) -> None:
+    """Also where the handler would not read it: what it did would stand, and its client be told that it failed."""
+    begun: list[str] = []
+
+    async def handler(request: Request) -> Response:
+        begun.append(request.path)
+        return Response.text("unread\n")
+
+    served = await serving(handler, limits=Limits(body=10))
+    got = answers(await ended(await served.ask(data)))
+    assert [(answer[0], answer[1].get("connection")) for answer in got] == [(status, "close")]
+    assert begun == []
+    got = answers(await ended(await served.ask(request("/", "Connection: close", method="POST", body=b"x" * 10))))
+    assert [answer[0] for answer in got] == [200]
 
 
 async def test_a_request_is_refused_although_its_connection_has_served_others(serving: Serving) -> None:

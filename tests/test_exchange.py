@@ -247,10 +247,22 @@ async def test_a_handler_may_catch_that_a_body_is_too_large(serving: Serving) ->
             return Response.text("smaller, please", 422)
         raise AssertionError
 
-    peer = await (await serving(handler, limits=Limits(body=5))).ask(post(b"123456"))
+    peer = await (await serving(handler, limits=Limits(body=5))).ask(
+        request("/", "Transfer-Encoding: chunked", method="POST") + chunk(b"123456") + LAST_CHUNK
+    )
     head, body = await peer.response()
     assert body == b"smaller, please"
     assert b"Connection: close" not in head  # it was here as a whole, and is skipped
+
+
+async def test_a_body_whose_length_is_too_large_meets_no_handler(serving: Serving) -> None:
+    async def handler(request: Request) -> Response:
+        raise AssertionError
+
+    peer = await (await serving(handler, limits=Limits(body=5))).ask(post(b"123456"))
+    head, body = await peer.response()
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert body == b"413 Content Too Large: a request's body has at most 5 bytes here\n"
 
 
 async def test_a_length_beyond_all_numbers_is_no_failure_of_ours(serving: Serving) -> None:

@@ -1,4 +1,7 @@
-"""What people who stream over HTTP ran into, with other servers and libraries: each seen not to happen here."""
+"""What people who stream over HTTP ran into, with other servers and libraries: each seen not to happen here.
+
+A docstring begins with the symptom, in the words in which it was collected.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ async def gone(served: Served) -> None:
 
 
 async def test_shutdown_does_not_hang_on_open_event_streams(serving: Serving, clock: Clock) -> None:
-    """Shutdown and reload hung on open SSE connections."""
+    """shutdown and reload hang on open SSE connections."""
     steps = Steps()
     served = await serving(waiting(steps), timeouts=Timeouts(grace=3))
     peers = [await served.ask(get(accept=SSE)) for _ in range(3)]
@@ -65,7 +68,7 @@ async def test_shutdown_does_not_hang_on_open_event_streams(serving: Serving, cl
 
 
 async def test_a_stream_can_say_goodbye_when_the_server_closes(serving: Serving) -> None:
-    """Streams died on SIGTERM without a chance to finish what they had begun."""
+    """streams die too early on SIGTERM, no chance to say goodbye."""
 
     async def handler(request: Request) -> AsyncIterator[str]:
         yield "working"
@@ -83,7 +86,7 @@ async def test_a_stream_can_say_goodbye_when_the_server_closes(serving: Serving)
 
 
 async def test_a_stream_takes_one_task_and_leaves_none(serving: Serving) -> None:
-    """A polling watcher was leaked with every connection, and the process died in days."""
+    """one polling watcher leaked per connection, dead in days."""
     steps = Steps()
     served = await serving(waiting(steps))
     before = len(asyncio.all_tasks())
@@ -98,7 +101,7 @@ async def test_a_stream_takes_one_task_and_leaves_none(serving: Serving) -> None
 
 
 async def test_a_client_that_stops_reading_hangs_neither_items_nor_heartbeats(serving: Serving, clock: Clock) -> None:
-    """A client that stopped reading hung the sender for ever; pings hung likewise."""
+    """a client that stops reading hangs the sender; pings hang too."""
     steps = Steps()
 
     async def items() -> AsyncIterator[str]:
@@ -126,7 +129,7 @@ async def test_a_client_that_stops_reading_hangs_neither_items_nor_heartbeats(se
 async def test_who_waits_for_a_slow_reader_is_woken_when_it_leaves(
     serving: Serving, leave: Callable[[Peer], None]
 ) -> None:
-    """`drain()` waited for ever after a disconnect."""
+    """`drain()` waits for ever after a disconnect."""
     steps = Steps()
 
     async def items() -> AsyncIterator[bytes]:
@@ -150,8 +153,9 @@ async def test_who_waits_for_a_slow_reader_is_woken_when_it_leaves(
 
 
 async def test_a_disconnect_reaches_the_upstream_within_the_requests_own_task(serving: Serving) -> None:
-    """A disconnect never reached the upstream, and a GPU slot stayed taken; or the generator was closed in another
-    task, where context variables and cancel scopes are not those of the request.
+    """a disconnect never reaches the upstream; the body iterator is not closed; a GPU slot is held.
+
+    Or the generator was closed in another task, where context variables and cancel scopes are not those of the request.
     """
     steps = Steps()
     name: contextvars.ContextVar[str] = contextvars.ContextVar("name")
@@ -181,7 +185,10 @@ async def test_a_disconnect_reaches_the_upstream_within_the_requests_own_task(se
 
 
 async def test_a_place_upstream_is_free_for_the_next_as_soon_as_its_client_has_left(serving: Serving) -> None:
-    """The body iterator was not closed after a disconnect, and a GPU slot was held until the process ended."""
+    """a disconnect never reaches the upstream; the body iterator is not closed; a GPU slot is held.
+
+    It was held until the process ended.
+    """
     slot = asyncio.Semaphore(1)
 
     async def handler(request: Request) -> AsyncIterator[str]:
@@ -200,7 +207,7 @@ async def test_a_place_upstream_is_free_for_the_next_as_soon_as_its_client_has_l
 
 
 async def test_a_thousand_readers_that_come_and_go_leave_no_watcher_behind(serving: Serving) -> None:
-    """One polling watcher leaked per connection, and the process was dead in days."""
+    """one polling watcher leaked per connection, dead in days."""
     steps = Steps()
     loop = asyncio.get_running_loop()
     loop.set_debug(False)  # its checks cost more than what is tested
@@ -220,7 +227,7 @@ async def test_a_thousand_readers_that_come_and_go_leave_no_watcher_behind(servi
 
 
 async def test_a_generator_that_never_started_is_closed_and_had_claimed_nothing(serving: Serving) -> None:
-    """A generator that never started never ran its `finally`; what was claimed for it stayed claimed."""
+    """a generator that never started never runs its `finally`. What was claimed for it stayed claimed."""
     steps = Steps()
 
     async def items() -> AsyncIterator[str]:
@@ -248,7 +255,7 @@ async def test_a_generator_that_never_started_is_closed_and_had_claimed_nothing(
 
 
 async def test_an_endless_generator_that_never_waits_does_not_block_the_others(serving: Serving) -> None:
-    """An endless generator that never waited blocked the loop."""
+    """an endless generator that never waits blocks the loop."""
     steps = Steps()
 
     async def handler(request: Request) -> Any:
@@ -273,7 +280,7 @@ async def test_an_endless_generator_that_never_waits_does_not_block_the_others(s
 
 
 async def test_a_handler_is_told_of_a_disconnect_without_asking_for_it(serving: Serving) -> None:
-    """Handlers were no longer cancelled when their client left."""
+    """handlers are no longer told of a disconnect."""
     steps = Steps()
 
     async def handler(request: Request) -> Response:
@@ -293,7 +300,7 @@ async def test_a_handler_is_told_of_a_disconnect_without_asking_for_it(serving: 
 
 
 async def test_the_clean_up_runs_while_the_stream_is_idle_and_may_itself_wait(serving: Serving) -> None:
-    """Clean-up did not run after a cancellation, or only with the next write."""
+    """cleanup not run after cancelling. Or only with the next write."""
     steps = Steps()
 
     async def handler(request: Request) -> AsyncIterator[str]:
@@ -313,7 +320,7 @@ async def test_the_clean_up_runs_while_the_stream_is_idle_and_may_itself_wait(se
 
 
 async def test_proxies_are_told_not_to_gather_or_compress(serving: Serving) -> None:
-    """It worked locally, and in production everything arrived at once."""
+    """ "works locally, arrives all at once in production"."""
     peer = await (await serving(waiting(Steps()))).ask(get("/", SSE, "Accept-Encoding: gzip, br"))
     head = await peer.head()
     assert b"\r\nX-Accel-Buffering: no\r\n" in head
@@ -323,7 +330,7 @@ async def test_proxies_are_told_not_to_gather_or_compress(serving: Serving) -> N
 
 
 async def test_heartbeats_come_from_before_the_first_event(serving: Serving, clock: Clock) -> None:
-    """Proxies cut at 50 to 120 seconds of silence before the first token."""
+    """proxies cut at 50 to 120 s of silence before the first token."""
     first = asyncio.Event()
 
     async def handler(request: Request) -> AsyncIterator[str]:
@@ -340,8 +347,9 @@ async def test_heartbeats_come_from_before_the_first_event(serving: Serving, clo
 
 
 async def test_the_head_comes_within_a_second_although_the_first_item_does_not(serving: Serving, clock: Clock) -> None:
-    """Proxies cut at 50 to 120 seconds of silence before the first token; where a format has no heartbeats, the head
-    is what can be sent.
+    """proxies cut at 50 to 120 s of silence before the first token.
+
+    Where a format has no heartbeats, the head is what can be sent.
     """
 
     async def handler(request: Request) -> AsyncIterator[str]:
@@ -368,7 +376,7 @@ async def decoded(peer: Peer, decoder: Any) -> bytes:
 async def test_each_item_can_be_read_when_it_is_sent_although_it_is_compressed(
     serving: Serving, form: str, item: bytes
 ) -> None:
-    """Compression held the stream back until its buffer was full, or until the end."""
+    """compression holds the stream back. Until its buffer was full, or until the end."""
     asked = asyncio.Queue[str]()
 
     async def items() -> AsyncIterator[str]:
@@ -396,7 +404,7 @@ async def test_each_item_can_be_read_when_it_is_sent_although_it_is_compressed(
 async def test_a_heartbeat_can_be_read_when_it_is_sent_although_it_is_compressed(
     serving: Serving, clock: Clock
 ) -> None:
-    """Compression held pings back too, and proxies cut the connection."""
+    """compression holds the stream back. Pings too, and proxies cut the connection."""
 
     async def items() -> AsyncIterator[str]:
         yield "x"
@@ -430,7 +438,10 @@ async def test_who_does_not_accept_compression_does_not_get_it(serving: Serving,
 async def test_a_compressed_stream_that_breaks_off_can_be_told_from_one_that_is_complete(
     serving: Serving, failures: Failures
 ) -> None:
-    """ "Incomplete chunked read" in mid-stream: the reason is told, and the compressed text has no end either."""
+    """ "incomplete chunked read" in mid-stream, no reason given.
+
+    Here the reason is told, and the compressed text has no end either.
+    """
 
     async def items() -> AsyncIterator[str]:
         yield "x"
@@ -452,7 +463,7 @@ async def test_a_compressed_stream_that_breaks_off_can_be_told_from_one_that_is_
 
 
 async def test_a_cookie_reaches_the_handler_of_an_event_stream(serving: Serving) -> None:
-    """EventSource cannot set headers; what it sends by itself are cookies."""
+    """EventSource cannot set headers. What it sends by itself are cookies."""
 
     async def handler(request: Request) -> AsyncIterator[str]:
         yield request.headers["cookie"]
@@ -462,7 +473,7 @@ async def test_a_cookie_reaches_the_handler_of_an_event_stream(serving: Serving)
 
 
 async def test_no_reader_is_left_on_a_server_that_is_replaced(serving: Serving) -> None:
-    """A reload left subscribers frozen on the old process."""
+    """a reload leaves frozen subscribers. They stayed on the old process."""
 
     async def handler(request: Request) -> AsyncIterator[str]:
         yield "x"
@@ -481,7 +492,7 @@ async def test_no_reader_is_left_on_a_server_that_is_replaced(serving: Serving) 
 
 
 async def test_a_failure_in_mid_stream_is_told_before_the_cut(serving: Serving, failures: Failures) -> None:
-    """ "Incomplete chunked read" in mid-stream, and no reason given."""
+    """ "incomplete chunked read" in mid-stream, no reason given."""
 
     async def handler(request: Request) -> AsyncIterator[str]:
         yield "x"
@@ -497,7 +508,7 @@ async def test_a_failure_in_mid_stream_is_told_before_the_cut(serving: Serving, 
 
 
 async def test_a_stream_can_send_comments_of_its_own(serving: Serving) -> None:
-    """Comments could not be sent, and so no heartbeats."""
+    """no comments in .NET 10's SSE results, so no heartbeat."""
 
     async def handler(request: Request) -> AsyncIterator[Event]:
         yield Event(None, comment="still thinking")

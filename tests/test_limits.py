@@ -175,6 +175,28 @@ async def test_connections_of_one_client_are_counted_and_others_are_not_kept_out
         peer.close()
 
 
+async def test_connections_by_a_trusted_proxy_are_not_counted_as_one_clients(serving: Serving) -> None:
+    """Behind it are many; whoever comes by another way is one as ever."""
+    served = await serving(path, limits=Limits(connections_per_client=1), trusted_proxies=["127.0.0.2"])
+
+    async def connect(source: str) -> Peer:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.bind((source, 0))  # all of 127/8 is this machine
+        await asyncio.get_running_loop().sock_connect(sock, served.server.addresses[0])
+        return Peer(sock)
+
+    peers = [await connect("127.0.0.2") for _ in range(5)]
+    for number, peer in enumerate(peers):
+        await peer.send(get(f"/{number}"))
+        assert (await peer.response())[1] == b"/%d" % number
+    for peer in peers:
+        peer.close()
+    await connections(served, 0)
+    await (await served.ask(get())).response()
+    await busy_refusal(await served.connect())
+
+
 async def test_two_addresses_are_two_clients(serving: Serving) -> None:
     served = await serving(path, limits=Limits(connections_per_client=1))
     await (await served.ask(get())).response()

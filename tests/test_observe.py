@@ -304,11 +304,12 @@ def test_a_request_that_was_not_answered_has_no_status(log: Lines) -> None:
 def test_a_head_that_is_no_request_is_logged_too(log: Lines) -> None:
     for form in ("common", "json"):
         observe.access_log(form)  # type: ignore[arg-type]
-        observe.ended(record(status=431, outcome="refused"))
-    assert re.search(r'\] "-" 431 1234 \d+\.\d{3}s refused -$', log.lines[0])
+        observe.ended(record(status=431, outcome="refused", id="a1-8"))
+    assert re.search(r'\] "-" 431 1234 \d+\.\d{3}s refused a1-8$', log.lines[0])
     told = json.loads(log.lines[1])
     assert (told["client"], told["status"], told["ended"]) == ("192.0.2.7", 431, "refused")
-    assert {told[name] for name in ("method", "target", "version", "id", "user_agent", "referer")} == {None}
+    assert told["id"] == "a1-8"
+    assert {told[name] for name in ("method", "target", "version", "user_agent", "referer")} == {None}
 
 
 def test_nothing_is_logged_while_the_access_log_is_off(log: Lines) -> None:
@@ -645,9 +646,21 @@ async def test_a_head_that_is_refused(serving: Serving, log: Lines, sent: bytes,
     peer = await (await serving(endless)).ask(sent)
     raw = await peer.until(b"\r\n\r\n") + await peer.rest()
     await until(lambda: log.lines != [])
-    assert re.search(rf'^127\.0\.0\.1 - - \[[^\]]+\] "-" {status} {len(raw)} \d+\.\d{{3}}s refused -$', log.lines[0])
+    [name] = re.findall(r"\r\nX-Request-Id: ([0-9a-f]{6}-\d+)\r\n", raw.decode())
+    told = rf'127\.0\.0\.1 - - \[[^\]]+\] "-" {status} {len(raw)} \d+\.\d{{3}}s refused {name}'
+    assert re.fullmatch(told, log.lines[0])
     assert observe.counts.refused["head"] == 1
     assert (observe.counts.under_way, observe.counts.sent) == (0, len(raw))
+
+
+async def test_a_refused_heads_line_has_the_id_of_its_answer_in_json_too(serving: Serving, log: Lines) -> None:
+    observe.access_log("json")
+    peer = await (await serving(endless)).ask(b"GET / HTTP/1.1\r\n\r\n")
+    raw = await peer.until(b"\r\n\r\n")
+    await until(lambda: log.lines != [])
+    name = json.loads(log.lines[0])["id"]
+    assert re.fullmatch(r"[0-9a-f]{6}-\d+", name)
+    assert f"\r\nX-Request-Id: {name}\r\n".encode() in raw
 
 
 async def test_a_connection_too_many(serving: Serving, log: Lines) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from processes import Running, ask, read_until, running
 from support import Clock, Peer, Serving, request, settle
 
@@ -332,14 +333,19 @@ def test_a_place_beside_the_one_that_systemd_gives_is_refused(project: Path, lis
 # -- a new certificate -------------------------------------------------------------------------------------------------
 
 
-def serial_number(server: Running) -> str:
-    """That of the certificate which a new handshake shows."""
+def shown(server: Running) -> x509.Certificate:
+    """The certificate of a new handshake."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with server.connect() as sock, context.wrap_socket(sock) as client:
-        shown = client.getpeercert(binary_form=True)
-        assert shown is not None
-        return str(x509.load_der_x509_certificate(shown).serial_number)
+        certificate = client.getpeercert(binary_form=True)
+        assert certificate is not None
+        return x509.load_der_x509_certificate(certificate)
+
+
+def serial_number(server: Running) -> str:
+    """That of the certificate which a new handshake shows."""
+    return str(shown(server).serial_number)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -377,6 +383,28 @@ def test_sighup_loads_a_new_certificate_while_streams_go_on(project: Path, autho
         server.signal(signal.SIGTERM)
         assert b"closing" in read_until(old, b"0\r\n\r\n")
         assert server.end()[0] == 0
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_sighup_loads_a_certificate_with_a_key_of_another_kind(project: Path, authority: trustme.CA, loop: str) -> None:
+    """A TLS context holds one certificate for each kind of key, and would go on to show the old one beside the new."""
+
+    def renew(kind: trustme.KeyType) -> None:
+        certificate = authority.issue_cert("127.0.0.1", key_type=kind)
+        certificate.private_key_and_cert_chain_pem.write_to_path(project / "both.pem")
+
+    renew(trustme.KeyType.ECDSA)
+    with running("--port", "0", "--loop", loop, "--certfile", str(project / "both.pem")) as server:
+        assert isinstance(shown(server).public_key(), ec.EllipticCurvePublicKey)
+        for kind, key in (
+            (trustme.KeyType.RSA, rsa.RSAPublicKey),
+            (trustme.KeyType.ECDSA, ec.EllipticCurvePublicKey),
+        ):
+            renew(kind)
+            server.signal(signal.SIGHUP)
+            assert server.line() == "the certificate is loaded anew"
+            assert isinstance(shown(server).public_key(), key)
+        ended(server)
 
 
 def test_sighup_without_a_certificate_is_ignored(project: Path) -> None:

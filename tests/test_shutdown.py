@@ -204,7 +204,7 @@ async def test_a_second_close_cuts_a_crowd_at_once(serving: Serving) -> None:
 
 
 async def test_a_third_close_breaks_into_no_clean_up(serving: Serving, clock: Clock) -> None:
-    """Somebody leans on Ctrl-C: what generators do in their two seconds is theirs."""
+    """Somebody leans on Ctrl-C: what generators do after the cut is theirs."""
     steps = Steps()
 
     async def handler(request: Request) -> AsyncIterator[str]:
@@ -212,7 +212,7 @@ async def test_a_third_close_breaks_into_no_clean_up(serving: Serving, clock: Cl
             yield "x"
             await asyncio.get_running_loop().create_future()
         finally:
-            await asyncio.sleep(1)
+            await asyncio.sleep(0.5)
             steps("cleaned up")
 
     served = await serving(handler)
@@ -220,9 +220,9 @@ async def test_a_third_close_breaks_into_no_clean_up(serving: Serving, clock: Cl
     await peer.until(chunk(b"x"))
     served.server.close()
     served.server.close()
-    await clock.advance(0.5)
+    await clock.advance(0.25)
     served.server.close()
-    await clock.advance(0.75)
+    await clock.advance(0.375)
     assert steps.done == ["cleaned up"]
 
 

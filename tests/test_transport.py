@@ -29,9 +29,13 @@ class FakeSocket:
     def __init__(self, family: int = socket.AF_INET) -> None:
         self.family = family
         self.options: list[tuple[int, int, bytes]] = []
+        self.error = 0
 
     def setsockopt(self, *option: Any) -> None:
         self.options.append(option)
+
+    def getsockopt(self, *option: Any) -> int:
+        return self.error
 
 
 RESET = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -1100,3 +1104,23 @@ async def test_a_slow_reader_of_a_real_connection_is_not_cut_and_one_who_stops_i
     await clock.advance(8)
     assert line.lost.is_set()
     assert line.transport.sent == 400_000
+
+
+async def test_an_end_that_is_a_reset_is_one(make: Make) -> None:
+    """Before 0.23, uvloop takes a reset that comes with the last bytes for their end."""
+    made = make()
+    made.below.sock.error = errno.ECONNRESET
+    assert not made.transport.eof_received()
+    assert made.below.ended_by == "abort"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EBADF, "closed"), ValueError("negative file descriptor")])
+async def test_an_end_whose_socket_is_closed_already_is_an_end(make: Make, error: Exception) -> None:
+    made = make()
+
+    def closed(*option: Any) -> int:
+        raise error
+
+    made.below.sock.getsockopt = closed  # type: ignore[method-assign]
+    assert made.transport.eof_received()
+    assert made.below.ended_by == ""
