@@ -279,7 +279,7 @@ class Connection:
         """Answer what is no request, or not to be served, as well as can be, and close."""
         assert self._wire.answerable, "what goes wrong once a request is here is told by _fail"
         number = _request_id()
-        answer = answers.failure(error, number)
+        answer = answers.failure(error, number, self._wire.accept)
         own = [*answers.fields(answer.headers), ("Connection", "close")]
         data = self._wire.respond(answer.status, own, answer.body)
         client = self._transport.client

@@ -70,6 +70,7 @@ def until_close(payload: bytes) -> bytes:
 
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LONGEST_METHOD = 32  # bytes; of those that are registered with IANA none has more than 17
+_ACCEPT = re.compile(rb"\r\naccept:([^\r\n]{0,1000})", re.IGNORECASE)
 
 
 class ServerWire:
@@ -194,6 +195,12 @@ class ServerWire:
     def begun(self) -> bool:
         """The first byte of a request has come."""
         return self._intake.begun
+
+    @property
+    def accept(self) -> str | None:
+        """What Accept says in a head that is refused, as far as it has come: how the refusal is to be told."""
+        match = _ACCEPT.search(self._intake.head)
+        return match[1].decode("latin-1") if match else None
 
     @property
     def request_ended(self) -> bool:

@@ -1449,6 +1449,24 @@ async def test_the_second_close_cuts_what_is_still_open_and_the_log_tells(
     assert re.search(r"s cancelled [0-9a-f]{6}-\d+$", caplog.messages[0])
 
 
+@pytest.mark.parametrize(
+    ("accept", "body"),
+    [
+        ("application/json", b'{"status":400,"error":"'),
+        ("text/plain", b"400 Bad Request: "),
+        ("application/json;q=0.1, text/plain", b"400 Bad Request: "),
+    ],
+)
+async def test_a_refused_head_is_told_in_json_to_who_asks_for_it(serving: Serving, accept: str, body: bytes) -> None:
+    peer = await (await serving(empty)).ask(f"GET / HTTP/1.1\r\nAccept: {accept}\r\n\r\n".encode())  # no Host
+    assert (await peer.response())[1].startswith(body)
+
+
+async def test_what_is_no_head_at_all_is_told_in_text(serving: Serving) -> None:
+    peer = await (await serving(empty)).ask(b"\x16\x03\x01 accept: application/json\r\n\r\n")
+    assert (await peer.response())[1].startswith(b"400 Bad Request: ")
+
+
 # -- the access log ----------------------------------------------------------------------------------------------------
 
 
