@@ -87,7 +87,7 @@ class Access:
         RFC 7239's Forwarded is not read: a proxy that writes one of the two passes the other on as the client sent it.
         """
         scheme: Literal["http", "https"] = "https" if tls else "http"
-        if not self.proxies or not self.trusts(client):
+        if not self.trusts(client):
             return client, scheme
         for hop in reversed(headers.get("x-forwarded-for", "").rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]):
             found = _forwarded(hop.strip())
@@ -101,6 +101,8 @@ class Access:
 
     def trusts(self, client: Client) -> bool:
         """Whether this peer is one of our proxies: then many clients come by the one address."""
+        if not self.proxies:
+            return False
         if client is None:
             return "unix" in self.proxies
         address = _address(client[0])
@@ -135,8 +137,10 @@ class Access:
         Ask `admit` first, for the host. The answer is whole: it gets no fields of `admit`. (Fetch standard, section
         4.8 "CORS-preflight fetch": it needs neither the path nor the user, so no handler is asked.)
         """
+        if head.method != "OPTIONS":
+            return None
         origin, method = head.headers.get("origin"), head.headers.get("access-control-request-method")
-        if head.method != "OPTIONS" or origin is None or method is None or not self._lists(origin):
+        if origin is None or method is None or not self._lists(origin):
             return None
         fields = [
             field for field in self._readable(origin) if field[0] not in ("Vary", "Access-Control-Expose-Headers")

@@ -43,7 +43,6 @@ _numbers = itertools.count(1)
 
 _TIME_TO_READ = 1.0  # seconds, at most; with 50 ms Chromium's pages had read the reason in 10 of 10 tries
 
-
 # Seconds for which a server that closes waits for requests that are on their way: a client that was accepted just now
 # has been promised an answer (Go's http.Server waits 5 s for those), one that keeps a connection must expect its end.
 _FIRST, _AGAIN = 1.0, 0.1

@@ -45,11 +45,8 @@ class Server:
     """
 
     def __init__(self, handler: Handler, limits: Limits, timeouts: Timeouts, access: Access) -> None:
-        self._limits = limits
-        self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self._loop)
-        self._service = Service(handler, limits, timeouts, self._deadlines, access)
+        self._service = Service(handler, limits, timeouts, Deadlines(self._loop), access)
         self._admission = Admission(limits)
         self._connections: dict[Transport, tuple[Connection, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # a connection's task may outlive it by a generator's clean-up
@@ -114,7 +111,7 @@ class Server:
     async def listen(self, listening: list[socket.socket], unix: str | None, ssl: SSLContext | None) -> None:
         """Accept connections from these sockets, which become the server's; `unix` is the file of one."""
         self._listening = Listening(listening, self._accept, unix)
-        await self._listening.start(ssl, self._timeouts)
+        await self._listening.start(ssl, self._service.timeouts)
 
     def own_signals(self) -> None:
         """Let SIGINT and SIGTERM close the server, until it is closed."""
@@ -123,7 +120,10 @@ class Server:
             self._loop.add_signal_handler(number, self.begin_closing)
 
     def _accept(self) -> asyncio.Protocol:
-        transport = Transport(self._limits, self._timeouts, self._deadlines, self._connected, self._disconnected)
+        service = self._service
+        transport = Transport(
+            service.limits, service.timeouts, service.deadlines, self._connected, self._disconnected
+        )  # fmt: skip
         self._arriving.add(transport)
         return tap.tapped(transport)
 
@@ -168,7 +168,7 @@ class Server:
     async def _drain(self) -> None:
         await self._until_all_are_here()
         waits = {self._loop.create_task(event.wait()) for event in (self._all_gone, self._over)}
-        await asyncio.wait(waits, timeout=self._timeouts.grace, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=self._service.timeouts.grace, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
         if not self._all_gone.is_set():
@@ -177,7 +177,7 @@ class Server:
                 for transport in list(self._connections):
                     transport.abort()  # a generator that goes on in spite of all learns that nobody is there
                 await self._until_all_gone(_LAST_WORDS)
-        self._deadlines.close()
+        self._service.deadlines.close()
         if self._listening is not None:
             self._listening.remove_file()
         for number in self._signals:
@@ -191,7 +191,7 @@ class Server:
         for _ in range(_HANDED_OVER):
             await asyncio.sleep(0)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(_HANDSHAKES, self._timeouts.grace)):
+            async with asyncio.timeout(min(_HANDSHAKES, self._service.timeouts.grace)):
                 while self._arriving and not self._over.is_set():
                     self._arrival.clear()
                     await self._arrival.wait()

@@ -78,9 +78,8 @@ class Transport(asyncio.Protocol):
         self.writable = True
         # asyncio's own mark of 64 KiB would let a reader who stopped reading hold so much, and be noticed so late.
         self._transport.set_write_buffer_limits(self._limits.high_water)
-        if (
-            type(transport).__module__ == "asyncio.selector_events" and os.name == "posix"
-        ):  # and no TLS, tap or other loop is in between
+        # Where no TLS, tap or other loop is in between. (On Windows a socket is no file.)
+        if type(transport).__module__ == "asyncio.selector_events" and os.name == "posix":
             self._fd = transport.get_extra_info("socket").fileno()
         peer = transport.get_extra_info("peername")  # now: uvloop asks the socket, which may be closed later
         self.client = (peer[0], peer[1]) if isinstance(peer, tuple) else None

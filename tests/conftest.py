@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 import uvloop
 from shadow import shadowed
-from support import ByHandLoop, Clock, Failures, Serving, settle, watchdog
+from support import ByHandLoop, Clock, Failures, Serving, absent, settle, watchdog
 
 
 def pytest_asyncio_loop_factories(
@@ -69,3 +70,16 @@ async def serving(orderly: None) -> AsyncIterator[Serving]:
     serving = Serving()
     yield serving
     await serving.end()
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """A thousand connections are two thousand open files here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4_096
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        absent(f"this process may open {hard} files at most")
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

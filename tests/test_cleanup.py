@@ -689,7 +689,7 @@ async def test_thousands_of_streams_on_kept_connections_leave_nothing_behind(ser
     blocks = sys.getallocatedblocks()
     await ask_all(60)
     assert sys.getallocatedblocks() - blocks < 600  # less than one for each stream
-    assert len(served.server._deadlines._buckets) < 200
+    assert len(served.server._service.deadlines._buckets) < 200
 
 
 async def test_whatever_became_of_a_stream_it_is_no_longer_counted(

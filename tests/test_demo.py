@@ -403,7 +403,6 @@ async def test_while_the_server_closes_it_tells_that_it_is_not(serving: Serving)
 
 
 async def test_it_tells_its_metrics(serving: Serving) -> None:
-    pytest.importorskip("prometheus_client")
     head, body = await (await (await serving(demo.router)).ask(get("/metrics"))).response()
     assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=")
     assert b"# HELP rawstream_" in body

@@ -222,7 +222,7 @@ async def test_a_thousand_readers_that_come_and_go_leave_no_watcher_behind(servi
         await until(lambda: steps.done.count("finally") == 50)
     await gone(served)
     assert len(asyncio.all_tasks()) == before
-    buckets = served.server._deadlines._buckets.values()
+    buckets = served.server._service.deadlines._buckets.values()
     assert sum(len(bucket) for bucket, _ in buckets) == 0  # nothing is due for those who have left
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
 import ssl
 import subprocess
@@ -745,19 +744,6 @@ async def test_a_handler_that_goes_on_after_its_time_loses_its_connection_in_the
 
 
 # -- a crowd of slow clients -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """A thousand connections are two thousand open files here."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4_096
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"this process may open {hard} files at most")
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def crowd(served: Served, count: int) -> list[Peer]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from subprocess import PIPE
 
 import pytest
@@ -31,19 +30,6 @@ from rawstream import Request, Response, Stream, Timeouts
 SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"
 CLOSING = re.compile(rb"event: stream-closing\ndata: \{\}\nretry: ([0-9]+)\n\n")
-
-
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """A thousand connections are two thousand open files here."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4_096
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"this process may open {hard} files at most")
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Crowd:

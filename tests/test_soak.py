@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import absent
 
 from benchmarks import cli, slowhttp
 from benchmarks.answer import WrongAnswer
@@ -218,8 +219,7 @@ def test_without_slowhttptest_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
 def test_the_demo_answers_while_slowhttptest_is_slow_in_all_its_ways() -> None:
     """Small and short, but all at once. On a build machine its absence is a failure, elsewhere a reason to skip."""
     if shutil.which("slowhttptest") is None:
-        absent = "slowhttptest is not installed: `make system-packages` installs it"
-        pytest.fail(absent) if os.environ.get("CI") else pytest.skip(absent)
+        absent("slowhttptest is not installed: `make system-packages` installs it")
 
     with slowhttp.demo() as url, ThreadPoolExecutor() as pool:
 

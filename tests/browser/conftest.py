@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Error, Page, async_playwright
+from support import absent
 
 from rawstream import Request, Response, Router, serve
 
@@ -51,8 +51,7 @@ async def browser() -> AsyncIterator[Browser]:
     """Debian's Chromium. On a build machine its absence is a failure, elsewhere a reason to skip."""
     chromium = shutil.which("chromium")
     if chromium is None:
-        absent = "chromium is not installed: `make system-packages` installs it"
-        pytest.fail(absent) if os.environ.get("CI") else pytest.skip(absent)
+        absent("chromium is not installed: `make system-packages` installs it")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
