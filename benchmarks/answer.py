@@ -5,6 +5,7 @@ the answer counts as arrived with the read that brought its last byte.
 """
 
 import itertools
+import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -45,9 +46,12 @@ class Event(NamedTuple):
 
 
 class AnswerParser:
-    """Reads one answer, however its bytes are cut. Bytes after its end stay in `rest`."""
+    """Reads one answer, however its bytes are cut. Bytes after its end stay in `rest`.
 
-    def __init__(self) -> None:
+    With `until_close`, it may also be one that ends with its connection: then `body` has all that came so far.
+    """
+
+    def __init__(self, until_close: bool = False) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.chunks: list[Chunk] = []
@@ -55,6 +59,7 @@ class AnswerParser:
         self.rest = b""
         self._in_head = True
         self._left: int | None = None
+        self._until_close = until_close
 
     @property
     def body(self) -> bytes:
@@ -90,6 +95,8 @@ class AnswerParser:
         self._in_head = False
         if self.headers.get("transfer-encoding", "").lower() != "chunked":
             length = self.headers.get("content-length", "")
+            if not length and self._until_close:
+                length = str(sys.maxsize)
             if not length.isdigit():
                 raise WrongAnswer("the answer has neither a Content-Length nor chunks")
             self._left = int(length)
@@ -152,9 +159,9 @@ class EventParser:
         return self._rest
 
 
-def parse(reads: Iterable[Read]) -> AnswerParser:
+def parse(reads: Iterable[Read], until_close: bool = False) -> AnswerParser:
     """Take one answer apart, which may be cut off at its end."""
-    parser = AnswerParser()
+    parser = AnswerParser(until_close)
     for read in reads:
         parser.feed(read)
     return parser

@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks latency`, `flush`, `soak` and `slowhttptest`."""
+"""The command line: `python -m benchmarks` with one of `COMMANDS`, `soak` or `slowhttptest`."""
 
 import argparse
 import dataclasses
@@ -14,12 +14,13 @@ from typing import Protocol
 
 from benchmarks import report, slowhttp
 from benchmarks.load import reader_cost
-from benchmarks.machine import machine, missing, versions
+from benchmarks.machine import machine, missing, programs, versions
 from benchmarks.peers import PEERS, Peer
 from benchmarks.process import ROOT
 from benchmarks.progress import Progress
 from benchmarks.settings import QUICK, Settings
 from benchmarks.soak import run as soak
+from benchmarks.subscribers import raise_files
 from benchmarks.turns import count_turns, enter, run
 from benchmarks.workload import Workload
 from benchmarks.workloads import COMMANDS
@@ -141,9 +142,10 @@ def measure(command: str, workloads: Sequence[Workload], peers: Sequence[Peer], 
     about: report.Json = {
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "versions": versions(),
+        "versions": {**versions(), **programs()},
         "reader": reader_cost(),
     }
+    raise_files()
     outcomes = [enter(workload, peers) for workload in workloads]
     progress = Progress(count_turns(outcomes, settings.rounds), sys.stderr)
     began = time.monotonic()

@@ -3,10 +3,15 @@
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-_DISTRIBUTIONS = ("rawstream", "h11", "uvloop", "uvicorn", "httptools", "starlette", "aiohttp", "matplotlib")
+_DISTRIBUTIONS = (
+    "rawstream", "h11", "uvloop", "uvicorn", "httptools", "starlette", "sse-starlette", "aiohttp", "matplotlib",
+)  # fmt: skip
+_PROGRAMS = {"cc": ("cc", "--version"), "go": ("go", "version"), "nginx": ("nginx", "-v"), "node": ("node", "-v")}
 
 
 def machine() -> dict[str, object]:
@@ -29,6 +34,24 @@ def versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = _source_version(name)
     return found
+
+
+def programs() -> dict[str, str | None]:
+    """What each program that takes part says about its version; None for one that is not there."""
+    return {name: _said(command) for name, command in _PROGRAMS.items()}
+
+
+def _said(command: Sequence[str]) -> str | None:
+    try:
+        found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return next(iter(found.stdout.splitlines()), None)
+
+
+def missing_programs(names: Iterable[str]) -> list[str]:
+    """Those of `names` that are not there: programs, or files if they are written as a path."""
+    return [name for name in names if not (os.path.exists(name) if "/" in name else shutil.which(name))]
 
 
 def missing(distributions: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Draws a kept result: distributions of latency, time lines of chunks, gaps between reads. Needs matplotlib."""
+"""Draws a kept result: distributions of latency, bars of costs, time lines, gaps between reads. Needs matplotlib."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +27,13 @@ _LOOKS: dict[str, tuple[str, str]] = {
     "uvicorn-h11": ("#1b6ca8", "-"),
     "aiohttp": ("#2a9d5c", "-"),
     "aiohttp-uvloop": ("#2a9d5c", "--"),
+    "floor-c": ("#8a8f98", ":"),
+    "sse-starlette": ("#7fb2dc", "--"),
+    "node": ("#8a7a00", "-"),
+    "go": ("#00a0b0", "-"),
+    "nchan": ("#6a4c93", "-"),
 }
-_OTHER = ("#6a4c93", "-")
+_OTHER = ("#30343b", "-")
 
 _LEAST_US = 10.0
 """The left end of a scale of latencies, in microseconds: no read comes sooner after its `send`."""
@@ -63,6 +68,10 @@ def draw(result: Json, directory: Path, suffix: str = "svg") -> list[Path]:
 
 _YIELD = ("latency", "latency from yield to read")
 _INTENDED = ("intended", "from the intended time to read (uvloop's timers may wake early)")
+_FIRST = ("first", "latency from publishing to the first subscriber's read")
+_LAST = ("last", "… to the last subscriber's read")
+_ALL_READ = ("without", "latency from publishing to read, when all read")
+_OTHERS = ("others", "… of the others, when some read nothing")
 _CONNECT = ("first", "latency from connect to the first event read")
 
 
@@ -79,6 +88,21 @@ def _figures(result: Json) -> Iterator[tuple[str, Figure]]:
     if flush := _measured(workloads.get("flush")):
         yield "flush-timeline", _groups(flush)
         yield "flush-gaps", _gaps(flush)
+    yield from _channel_figures(workloads)
+
+
+def _channel_figures(workloads: Json) -> Iterator[tuple[str, Figure]]:
+    for name in ("fanout", "fanout-many"):
+        if fanout := _measured(workloads.get(name)):
+            costs = {"cpu_per_delivery_us": "steady", "fast_cpu_per_delivery_us": "as fast as it goes"}
+            yield f"{name}-cpu", _bars(fanout, costs, "µs of CPU time for each delivery", workloads[name]["title"])
+            yield f"{name}-latency", _distributions(fanout, [_FIRST, _LAST], workloads[name]["title"])
+    if idle := _measured(workloads.get("idle")):
+        memory = {"memory_per_connection_bytes": ""}
+        yield "idle-memory", _bars(idle, memory, "KB of the server's memory for each", workloads["idle"]["title"], 1e-3)
+    if slow := _measured(workloads.get("slow")):
+        yield "slow-latency", _distributions(slow, [_ALL_READ, _OTHERS], workloads["slow"]["title"])
+        yield "slow-memory", _memory(slow)
 
 
 def _measured(part: Json | None) -> list[Json]:
@@ -134,6 +158,43 @@ def _rows(entries: list[Json], height: float) -> tuple[Figure, Axes]:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     return figure, axes
+
+
+def _bars(entries: list[Json], metrics: dict[str, str], label: str, title: str, scale: float = 1.0) -> Figure:
+    """A row for each entry, with a bar for each metric; a legend if there are several."""
+    figure, axes = _rows(entries, 0.42)
+    height = 0.8 / len(metrics)
+    for number, (metric, name) in enumerate(metrics.items()):
+        for row, entry in enumerate(entries):
+            found = entry["summary"][metric]
+            at, value = row + (number - (len(metrics) - 1) / 2) * height, found["median"] * scale
+            axes.barh(at, value, height * 0.9, color=_look(entry)["color"], alpha=1 - 0.5 * number)
+            low, high = value - found["low"] * scale, found["high"] * scale - value
+            axes.errorbar(value, at, xerr=[[low], [high]], color="#30343b", linewidth=0.8)
+            text = f"{value:.1f} {name}".rstrip()
+            axes.annotate(
+                text, (found["high"] * scale, at), (4, 0), textcoords="offset points", va="center", fontsize=8
+            )
+    axes.set_xlim(left=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(label)
+    axes.set_title(f"{title}\nshorter is better", fontweight="bold")
+    return figure
+
+
+def _memory(entries: list[Json]) -> Figure:
+    """The memory of each server over time, against where it began."""
+    figure, axes = plt.subplots(figsize=(8.6, 4.4))
+    for entry in entries:
+        start = entry["timeline"][0][1]
+        points = [(at / 1e3, (memory - start) / 2**20) for at, memory in entry["timeline"]]
+        axes.plot(*zip(*points, strict=True), label=entry["title"], **_look(entry))
+    axes.set_xlim(left=0)
+    axes.set_xlabel("seconds since the slow ones came")
+    axes.set_ylabel("MiB more than then")
+    axes.set_title("slow: the server's memory while some read nothing\nflatter is better", fontweight="bold")
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return figure
 
 
 def _arrivals_of_one(entries: list[Json], settings: Json) -> Figure:

@@ -6,6 +6,7 @@ CPU time comes from the process clock (`clock_getcpuclockid(3)`): the sum of `ut
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import IO, Self
 
 ROOT = Path(__file__).resolve().parent.parent
-_START_SECONDS = 20.0
+_START_SECONDS = 120.0  # some peers are compiled when they first start
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -56,7 +57,11 @@ class Server:
         assert self._process is not None, "entered before it is left"
         assert self._errors is not None, "opened before the process starts"
         # Killed, not asked to stop: how a server stops is not measured here, and waiting costs each round a while.
-        self._process.kill()
+        for pid in reversed(tree(self._process.pid)):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -92,17 +97,28 @@ class Server:
         """The most memory that was resident at once (VmHWM), summed over the processes, in bytes."""
         return sum(peak_bytes(pid) for pid in tree(self.pid))
 
+    def resident_bytes(self) -> int:
+        """The memory that is resident now (RSS), summed over the processes, in bytes."""
+        return sum(resident_bytes(pid) for pid in tree(self.pid))
 
-# Pins itself, then becomes the peer: the same process id, and every thread of the peer inherits the core.
-_PINNED = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); os.execv(sys.argv[2], sys.argv[2:])"
+
+# Pins itself, then becomes the peer: the same process id, and every thread of the peer inherits the core. It is killed
+# when the benchmark ends, however that ends: prctl(PR_SET_PDEATHSIG, SIGKILL).
+_PINNED = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+    "os.sched_setaffinity(0, {int(sys.argv[1])}); os.execv(sys.argv[2], sys.argv[2:])"
+)
 
 
 def tree(pid: int) -> list[int]:
     """`pid` and all its descendants."""
     found = [pid]
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in (thread / "children").read_text("ascii").split():
-            found += tree(int(child))
+    try:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text("ascii").split():
+                found += tree(int(child))
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it ended meanwhile
     return found
 
 
@@ -118,6 +134,20 @@ def peak_bytes(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise ProcessLookupError(f"process {pid} has no memory left to count")
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that is resident now, in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def socket_bytes() -> int:
+    """What all TCP sockets of this machine hold in the kernel's buffers, in bytes (in pages, at both ends)."""
+    for line in Path("/proc/net/sockstat").read_text("ascii").splitlines():
+        words = line.split()
+        if words[0] == "TCP:":
+            return int(words[words.index("mem") + 1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def core_busy_ns(core: int) -> int:

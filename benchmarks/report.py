@@ -3,7 +3,7 @@
 Tables and plots are made from the JSON alone, so that a kept result can be shown again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -61,7 +61,9 @@ def _entry(entry: Entry, base: Entry | None) -> Json:
     first = entry.samples[0]
     metrics = {name: [sample.metrics[name] for sample in entry.samples] for name in first.metrics}
     ratios = {
-        name: ratio(values, [sample.metrics[name] for sample in base.samples]) for name, values in metrics.items()
+        name: ratio(values, [sample.metrics[name] for sample in base.samples])
+        for name, values in metrics.items()
+        if name in base.samples[0].metrics
     }
     return {
         **found,
@@ -106,7 +108,9 @@ def _table(workload: Workload, part: Json) -> str:
 
 
 def _cell(column: Column, contender: Json) -> str:
-    summary = contender["summary"][column.metric]
+    summary = contender["summary"].get(column.metric)
+    if summary is None:
+        return "–"  # not every server lets itself be asked
     text = column.text(summary["median"])
     if column.ratio:
         spread_text = f"{column.text(summary['low'])}–{column.text(summary['high'])}"
@@ -134,15 +138,23 @@ def _notes(result: Json) -> list[str]:
             f"Noisy: in {noisy} of {total} samples others took more than {NOISY:.0%} of the server's core. "
             "Don't quote small differences."
         )
-    limited = [
+    if limited := _where(result, "reader_busy", lambda share: share > 0.9):
+        notes.append(f"The reader was busy all the time, and may be the limit, for: {limited}.")
+    if limited := _where(result, "fast_server_busy", lambda share: share < 0.85):
+        notes.append(f"The server could have gone faster than its reader (or others on their cores) let it: {limited}.")
+    return notes
+
+
+def _where(result: Json, metric: str, holds: Callable[[float], bool]) -> str:
+    """Those contenders for whose median of a metric this holds."""
+    return "; ".join(
         f"{contender['title']} ({name})"
         for name, part in result["workloads"].items()
         for contender in part["contenders"].values()
-        if contender["state"] == "measured" and contender["summary"]["reader_busy"]["median"] > 0.9
-    ]
-    if limited:
-        notes.append("The reader was busy all the time, and may be the limit, for: " + "; ".join(limited) + ".")
-    return notes
+        if contender["state"] == "measured"
+        and (found := contender["summary"].get(metric)) is not None
+        and holds(found["median"])
+    )
 
 
 def noise(result: Json) -> tuple[int, int]:

@@ -32,6 +32,28 @@ class Settings:
     flush_size: int = 10
     flush_wait: float = 0.01
 
+    fanout_subscribers: int = 1_000
+    fanout_interval: float = 0.05
+    fanout_seconds: float = 4.0
+    fanout_fast_seconds: float = 2.0
+    many_subscribers: int = 15_000
+    many_interval: float = 0.5
+    many_seconds: float = 5.0
+    many_fast_seconds: float = 3.0
+    publish_interval: float = 0.005
+    probe_interval: float = 0.01
+
+    idle_connections: int = 10_000
+    idle_seconds: float = 16.0
+    """A little more than the 15 s after which most servers send a heartbeat."""
+
+    slow_subscribers: int = 1_000
+    slow_stalled: int = 100
+    slow_interval: float = 0.05
+    slow_seconds: float = 6.0
+    slow_event_bytes: int = 4_096
+    """Large enough that the kernel's buffers of who reads nothing are full within a second or two."""
+
     timeout: float = 30.0
     """An answer that takes longer than this has failed."""
 
@@ -47,5 +69,14 @@ QUICK = Settings(
     short_warmup=0.1,
     short_seconds=0.5,
     flush_groups=60,
+    fanout_seconds=0.6,
+    fanout_fast_seconds=0.3,
+    many_subscribers=2_000,
+    many_interval=0.25,
+    many_seconds=0.5,
+    many_fast_seconds=0.3,
+    idle_connections=1_500,
+    idle_seconds=0.5,
+    slow_seconds=1.6,
 )
 """One round of short samples: within a minute for each command. For a look, not for quoting."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from benchmarks.answer import WrongAnswer
-from benchmarks.machine import missing
+from benchmarks.machine import missing, missing_programs
 from benchmarks.peers import Peer
 from benchmarks.process import DidNotStart, Server
 from benchmarks.progress import Progress
@@ -52,7 +52,7 @@ def enter(workload: Workload, peers: Sequence[Peer]) -> Outcome:
     for peer in peers:
         if workload.name not in peer.workloads:
             continue
-        absent = missing(peer.requires)
+        absent = [*missing(peer.requires), *missing_programs(peer.programs)]
         for contender in workload.contenders(peer):
             entry = Entry(contender)
             if absent:

@@ -33,7 +33,8 @@ class Sample:
     """What one turn of one contender gave.
 
     A metric's name ends in its unit. `curves` are distributions, for plots; `timeline` is the beginning of one
-    reader's stream: the time in ms since the first yield, and how many events came with that read (0: a yield).
+    reader's stream: the time in ms since the first yield, and how many events came with that read (0: a yield); in
+    `slow` it is the server's memory in bytes.
     """
 
     metrics: dict[str, float]

@@ -19,6 +19,7 @@ asyncio.run(main())
 """
 
 from . import errors
+from .channels import Channel, Hub, Run
 from .config import Limits, Timeouts
 from .messages import Every, Request, Response, Stream
 from .routing import Router
@@ -28,12 +29,15 @@ from .sse import Event
 __version__ = "0.1.0"
 
 __all__ = [
+    "Channel",
     "Event",
     "Every",
+    "Hub",
     "Limits",
     "Request",
     "Response",
     "Router",
+    "Run",
     "Server",
     "Stream",
     "Timeouts",

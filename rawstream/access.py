@@ -21,7 +21,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal, TypeAlias
 
 from .errors import HTTPError, LocalError
-from .messages import Headers, RequestHead, Response
+from .fields import Headers
+from .messages import RequestHead, Response
 
 Fields: TypeAlias = tuple[tuple[str, str], ...]
 Hosts: TypeAlias = tuple[str, ...] | Literal["loopback"] | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
+from collections.abc import Hashable
 
 from .config import Limits
 from .observe import Reason
@@ -22,29 +23,30 @@ class Admission:
         self._room = min(limits.connections, max(1, (_open_files() - _OWN_FILES) * 9 // 10))
         self._each = limits.connections_per_client or math.inf
         self._clients: Counter[str] = Counter()
-        self._open = 0
+        self._places: dict[Hashable, str | None] = {}  # who is in, and from which address
 
-    def enter(self, client: tuple[str, int] | None) -> Reason | None:
+    def enter(self, who: Hashable, client: tuple[str, int] | None) -> Reason | None:
         """A connection has come. Returns which limit it breaks, or None; `leave` is due in any case."""
-        self._open += 1
-        if client is not None:
-            self._clients[client[0]] += 1
-            if self._clients[client[0]] > self._each:
+        address = None if client is None else client[0]
+        self._places[who] = address
+        if address is not None:
+            self._clients[address] += 1
+            if self._clients[address] > self._each:
                 return "connections_per_client"
-        return "connections" if self._open > self._room else None
+        return "connections" if len(self._places) > self._room else None
 
-    def leave(self, client: tuple[str, int] | None) -> None:
+    def leave(self, who: Hashable) -> None:
         """A connection that entered is gone."""
-        self._open -= 1
-        if client is not None:
-            self._clients[client[0]] -= 1
-            if not self._clients[client[0]]:
-                del self._clients[client[0]]
+        address = self._places.pop(who)
+        if address is not None:
+            self._clients[address] -= 1
+            if not self._clients[address]:
+                del self._clients[address]
 
     @property
     def overrun(self) -> bool:
         """There are too many even to be told that there is no room."""
-        return self._open > self._room + self._room // 10 + 16
+        return len(self._places) > self._room + self._room // 10 + 16
 
 
 def _open_files() -> int:

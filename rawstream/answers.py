@@ -6,19 +6,20 @@ import json
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 
 from . import formats
 from .encoding import accepts_gzip
 from .errors import HTTPError, RawstreamError, phrase
+from .fields import Headers, Pairs, pairs
 from .formats import Format
-from .messages import Headers, Pairs, Response, Stream, pairs
+from .messages import Response, Stream
 
 Fields = list[tuple[str, str]]
 
 _LONGEST = 300  # characters of a message to a client
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def fields(own: Pairs, defaults: Iterable[tuple[str, str]] = ()) -> Fields:
@@ -72,22 +73,30 @@ def verdict(error: Exception) -> tuple[int, str]:
 
 
 def _shown(message: str) -> str:
-    """A message may quote what the client sent, at any length and with any characters: some of it will do."""
-    if len(message) > _LONGEST:
-        message = message[: _LONGEST - 1] + "…"
-    return _CONTROLS.sub("?", message.encode(errors="replace").decode())
+    """A message may quote what the client sent, at any length and with any characters: a line of it will do."""
+    shown = _CONTROLS.sub(_escape, message[: _LONGEST + 1].encode(errors="replace").decode())
+    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
 
 
 def failure(error: Exception, request_id: str, accept: str | None = None) -> Response:
-    """The answer to a request that failed: a line of text, or JSON for those who ask for it."""
+    """The answer to a request that failed: a line of text, or JSON for those who ask for it. Raises AnswerError."""
     status, message = verdict(error)
     message = _shown(message)
-    own = [*pairs(error.headers)] if isinstance(error, HTTPError) else []
-    if status == 406:
-        own.append(("Vary", "Accept"))
-    own.append(("X-Request-Id", request_id))
+    own = [*(pairs(error.headers) if isinstance(error, HTTPError) else ()), ("X-Request-Id", request_id)]
     if formats.prefers_json(accept):
+        own.insert(0, ("Content-Type", "application/json; charset=utf-8"))
         text = json.dumps({"status": status, "error": message or phrase(status)}, separators=(",", ":"))
-        return Response.text(text + "\n", status, [("Content-Type", "application/json; charset=utf-8"), *own])
-    line = " ".join(filter(None, (str(status), phrase(status)))) + (f": {message}" if message else "") + "\n"
-    return Response.text(line, status, own)
+    else:
+        text = " ".join(filter(None, (str(status), phrase(status)))) + (f": {message}" if message else "")
+    answer = Response.text(text + "\n", status, own)  # which looks at the error's own fields, before we do
+    return answer if _varies(answer) else replace(answer, headers=[*pairs(answer.headers), ("Vary", "Accept")])
+
+
+def _varies(answer: Response) -> bool:
+    """Whether it says already that it depends on Accept (RFC 9110 section 12.5.5)."""
+    told = ",".join(str(value) for name, value in pairs(answer.headers) if name.lower() == "vary")
+    return not {"accept", "*"}.isdisjoint(part.strip().lower() for part in told.split(","))

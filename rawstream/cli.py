@@ -14,6 +14,7 @@ import importlib
 import logging
 import operator
 import os
+import re
 import resource
 import signal
 import socket
@@ -23,8 +24,10 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from . import __version__, observe, serve, sockets
-from .errors import RawstreamError
+from . import Hub, __version__, observe, serve, sockets
+from .access import is_loopback
+from .ending import wind_up
+from .errors import RawstreamError, StoreUnavailable
 from .messages import Handler
 from .options import HOST, PORT, Failed, check, check_place, read
 from .workers import Worker, Workers
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             running = _keep_workers(options, given, _package(factory))
             factory = asyncio.SelectorEventLoop
         else:
-            running = _serve(_handler(options.handler), options, worker)
+            running = _serve(_handler(options), options, worker)
         with asyncio.Runner(loop_factory=factory) as runner:
             return runner.run(running)
     except Failed as exc:
@@ -90,12 +93,13 @@ def _set_up_logs(options: argparse.Namespace) -> None:
 # -- the handler, the certificate, the loop ----------------------------------------------------------------------------
 
 
-def _handler(name: str | None) -> Handler:
+def _handler(options: argparse.Namespace) -> Handler:
     """The demo's router, or what MODULE:HANDLER names. Raises Failed."""
+    name = options.handler
     if name is None:
-        from .demo import router
+        from .demo import build
 
-        return router
+        return build(options.hub, **options.tokens)
     module_name, colon, attribute = name.partition(":")
     if not colon or not attribute or not all(part.isidentifier() for part in module_name.split(".")):
         raise Failed(f"name a handler as module:handler, as in 'serve mymodule:router', not {name!r}")
@@ -203,7 +207,7 @@ async def _serve(handler: Handler, options: argparse.Namespace, worker: Worker |
     loop = asyncio.get_running_loop()
     who = f"worker {worker.number}: " if worker else ""
     loop.add_signal_handler(signal.SIGHUP, _reload, context, options, who)
-    async with _listening(options, worker) as listening:
+    async with _listening(options, worker) as listening, _opened(options.hub):
         try:
             server = await serve(
                 handler, sockets=listening, ssl=context, limits=options.limits, timeouts=options.timeouts,
@@ -220,10 +224,11 @@ async def _serve(handler: Handler, options: argparse.Namespace, worker: Worker |
             count = f"{server.busy} open connection" + ("s" if server.busy > 1 else "")
             _say(f"{who}closing: waiting up to {options.timeouts.grace:g} s for {count}; Ctrl-C again cuts")
         await server.wait_closed()
-    if server.left_behind:
-        _say(f"{who}ending all the same, with handlers at work that were told to end: {server.left_behind}")
+    left = "handlers" if server.left_behind else await wind_up()
+    if left:
+        _say(f"{who}ending all the same, with {left} at work that were told to end")
         sys.stdout.flush()
-        os._exit(1)  # the interpreter would wait for them
+        os._exit(1)  # asyncio, and the interpreter, would wait for them
     return 0
 
 
@@ -234,28 +239,63 @@ async def _keep_workers(options: argparse.Namespace, arguments: Sequence[str], l
 
 
 @contextlib.asynccontextmanager
+async def _opened(hub: Hub | None) -> AsyncIterator[None]:
+    """The demo's channels, until the server is closed: its last requests may need them."""
+    if hub is None:
+        yield
+        return
+    logger = logging.getLogger("rawstream")
+    logger.disabled = True  # one line will do, and it is told below
+    try:
+        await hub.store()
+    except StoreUnavailable as exc:
+        where = re.sub("//.*@", "//", hub.url).partition("?")[0]  # without a password
+        why = f" ({exc.__cause__.args[-1]})" if exc.__cause__ and exc.__cause__.args else ""
+        raise Failed(f"{exc}: {where}{why}") from exc
+    finally:
+        logger.disabled = False
+    try:
+        yield
+    finally:
+        await hub.close()
+
+
+@contextlib.asynccontextmanager
 async def _listening(options: argparse.Namespace, worker: Worker | None = None) -> AsyncIterator[list[socket.socket]]:
     """The sockets to serve on. In the end, the file of a Unix socket of ours is removed."""
     if worker is not None:
         yield worker.sockets
         return
-    try:
-        if options.descriptors:
-            listening = [sockets.inherited(descriptor) for descriptor in options.descriptors]
-        elif options.uds is not None:
-            listening = [sockets.bound_unix(options.uds)]
-        else:
-            port = PORT if options.port is None else options.port
-            listening = await sockets.bound([options.host or HOST], port)
-        sockets.listen(listening, options.timeouts.write_stall)
-    except (OSError, RawstreamError) as exc:
-        raise Failed(f"cannot listen on {_asked(options)}: {_reason(exc)}") from exc
-    file = None if options.uds is None else sockets.SocketFile(options.uds)
-    try:
+    with contextlib.ExitStack() as ending:
+        try:
+            if options.descriptors:
+                listening = [sockets.inherited(descriptor) for descriptor in options.descriptors]
+            elif options.uds is not None:
+                listening = [sockets.bound_unix(options.uds)]
+            else:
+                port = PORT if options.port is None else options.port
+                listening = await sockets.bound([options.host or HOST], port)
+            for sock in listening:
+                ending.enter_context(sock)  # who serves on it has closed it, if it came to that
+            _check_publishing(listening, options)
+            sockets.listen(listening, options.timeouts.write_stall)
+        except (OSError, RawstreamError) as exc:
+            raise Failed(f"cannot listen on {_asked(options)}: {_reason(exc)}") from exc
+        if options.uds is not None:
+            ending.callback(sockets.SocketFile(options.uds).remove)
         yield listening
-    finally:
-        if file is not None:
-            file.remove()
+
+
+def _check_publishing(listening: Sequence[socket.socket], options: argparse.Namespace) -> None:
+    """Whoever reaches the demo may publish, unless there is a token: so that is for this machine alone."""
+    if options.hub is None or options.allow_open_publish or options.tokens["publish_token"] is not None:
+        return
+    for sock in listening:
+        if isinstance(name := sock.getsockname(), tuple) and not is_loopback(name):
+            raise Failed(
+                f"on {name[0]} anybody could publish: give a token (RAWSTREAM_PUBLISH_TOKEN or --publish-token), "
+                f"listen on {HOST}, or let everybody by --allow-open-publish"
+            )
 
 
 def _says_where(listening: Sequence[socket.socket], options: argparse.Namespace, how: str) -> str:

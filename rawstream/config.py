@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 _LONGEST = 1_000_000  # seconds; Linux takes TCP_USER_TIMEOUT as milliseconds in 31 bits, which is 24 days
 
@@ -105,3 +108,17 @@ class Timeouts:
                 raise ValueError(
                     f"Timeouts.{field.name} is a number of seconds, {least} and at most {_LONGEST}, not {value!r}"
                 )
+
+
+def explained(kind: type[Limits] | type[Timeouts]) -> dict[str, str]:
+    """What stands below each setting here, on one line, for --help; nothing where there is no source to read."""
+    try:
+        [definition] = ast.parse(inspect.getsource(kind)).body
+    except OSError:
+        return {}
+    assert isinstance(definition, ast.ClassDef), "a kind of settings is a class"
+    texts = {}
+    for setting, below in pairwise(definition.body):
+        if isinstance(setting, ast.AnnAssign) and isinstance(below, ast.Expr):
+            texts[ast.unparse(setting.target)] = " ".join(ast.literal_eval(below.value).split())
+    return texts

@@ -21,26 +21,26 @@ import itertools
 import logging
 import secrets
 import time
-from typing import Literal
+from typing import Any
 
 from . import answers, formats, observe
 from .encoding import Gzip
 from .errors import AnswerError, Disconnected, HTTPError, ReadTimeout, RemoteError, Stalled, phrase
-from .exchange import RequestBody, StreamSink
+from .exchange import RequestBody, StreamSink, pump_for
 from .formats import Encoder
-from .messages import Every, Request, RequestHead, Response, Stream
+from .messages import Request, RequestHead, Response, Stream
 from .observe import Record
 from .patience import Overdue, Patience
-from .pump import GATHER, Pump, close
+from .pump import Pump
 from .service import NoRoom, Service
 from .transport import Transport
 from .wire import CLOSED, NEED_DATA, ServerWire
 
 log = logging.getLogger("rawstream")
 
-_PROCESS = secrets.token_hex(3)
-_numbers = itertools.count(1)
+_ids = map(f"{secrets.token_hex(3)}-{{}}".format, itertools.count(1))
 
+_PIECE = 64 * 1024  # bytes of a body handed over at once, so that a reader who stops holds no more of a large one
 _TIME_TO_READ = 1.0  # seconds, at most; with 50 ms Chromium's pages had read the reason in 10 of 10 tries
 
 # Seconds for which a server that closes waits for requests that are on their way: a client that was accepted just now
@@ -66,6 +66,7 @@ class Connection:
         self._sink: StreamSink | None = None  # where the stream under way is written
         self._granted: tuple[tuple[str, str], ...] = ()  # fields that let a page of another origin read the answer
         self._requests = 0  # how many there were
+        self._began = time.monotonic()  # a request did, with its first byte
         self.idle = True
         """No request has begun, or the last is answered."""
 
@@ -80,6 +81,7 @@ class Connection:
                 if not wire.reusable:
                     break
                 wire.next_cycle()
+                transport.body_ended = False
                 if wire.begun:
                     await asyncio.sleep(0)  # who sends many requests at once shall not keep the others waiting
                 patience = timeouts.keep_alive
@@ -119,8 +121,7 @@ class Connection:
     async def _read_head(self, patience: float) -> RequestHead | None:
         """The next request's head; None when no more will come, or none has begun in `patience` seconds."""
         transport, wire = self._transport, self._wire
-        transport.body_ended = False
-        self.idle = not wire.begun
+        self.idle, self._began = not wire.begun, time.monotonic()
         if self._service.closing.is_set():
             patience = min(patience, self._last_call)
         clock = asyncio.get_running_loop().time
@@ -133,7 +134,7 @@ class Connection:
                     return None
                 raise
             if self.idle and data:
-                self.idle = False
+                self.idle, self._began = False, time.monotonic()
                 until = clock() + self._service.timeouts.head
             if not data and transport.unread:
                 return None  # it is we who dropped the rest of this request
@@ -149,7 +150,7 @@ class Connection:
         service, transport = self._service, self._transport
         body = RequestBody(transport, self._wire, head.headers, service.limits.body, service.timeouts.body)
         client, scheme = service.access.peer(transport.client, transport.tls, head.headers)
-        request = Request(head, client, _request_id(), service.closing, body, scheme=scheme)
+        request = Request(head, client, next(_ids), service.closing, body, scheme=scheme)
         record = Record(request, time.monotonic(), client=client, writer=transport)
         observe.began(record)
         self._granted = ()
@@ -161,7 +162,7 @@ class Connection:
                 await self._stream(request, answer, record, patience)
                 body.skip()
             else:
-                self._respond(answer, body, record)
+                await self._respond(answer, body, record)
             record.outcome = "complete"
         except Disconnected as error:
             record.outcome = "stalled" if isinstance(error, Stalled) else "client gone"
@@ -171,8 +172,9 @@ class Connection:
             raise
         except Exception as error:
             record.outcome = _outcome(error, self._wire.answerable)
-            self._fail(request, body, error, record)
+            await self._fail(request, body, error, record)
         finally:
+            body.end()
             patience.end()
             observe.ended(record)
 
@@ -187,9 +189,11 @@ class Connection:
             # EventSource comes back when a stream has ended; 204 is how it is told to stop (WHATWG HTML 9.2.3).
             return Response(204)
         with self._transport.watch(patience.told):
-            answer = self._service.handler(request)
-            if hasattr(answer, "__await__"):
-                answer = await answer
+            answer: Any = self._service.handler
+            while callable(answer) and not isinstance(answer, type):  # a handler may leave it to another one
+                answer = answer(request)
+                if hasattr(answer, "__await__"):
+                    answer = await answer
         if isinstance(answer, Response | Stream):
             return answer
         if hasattr(answer, "__aiter__"):
@@ -199,22 +203,28 @@ class Connection:
             f"for {request.method} {request.path} it returned {type(answer).__name__}"
         )
 
-    def _respond(self, answer: Response, body: RequestBody, record: Record) -> None:
+    async def _respond(self, answer: Response, body: RequestBody, record: Record) -> None:
         body.skip()
         own = [*answers.fields(answer.headers), *self._granted, *self._last_words(self._wire.request_ended)]
-        data = self._wire.respond(answer.status, own, answer.body)
+        head, data = self._wire.respond_apart(answer.status, own, answer.body)
         record.status = answer.status
-        self._transport.write(data)
+        self._transport.write(head + data[:_PIECE])
+        for start in range(_PIECE, len(data), _PIECE):
+            with self._transport.watch(lambda: None):  # the handler has ended: there is nobody else to tell
+                await asyncio.sleep(0)  # who takes all of it at once shall not keep the others waiting
+                await self._transport.drain()
+            self._transport.write(memoryview(data)[start : start + _PIECE])
 
     def _last_words(self, read: bool = True) -> tuple[tuple[str, str], ...]:
         """What tells the peer that this is the last answer here; `read`: its request was. A stream may yet read it."""
-        more = self._requests < self._service.limits.requests and read
+        more = self._requests < self._service.limits.requests and read and not self._transport.dropping
         return () if more and not self._service.closing.is_set() else (("Connection", "close"),)
 
     # -- a stream ----------------------------------------------------------------------------------------------------
 
     async def _stream(self, request: Request, stream: Stream, record: Record, patience: Patience) -> None:
-        service, iterator = self._service, aiter(stream.iterator)
+        service = self._service
+        iterator: Any = aiter(stream.iterator)
         try:
             sent_as = answers.represent(stream, request.headers)
             head = self._wire.prepare(stream.status, [*sent_as.fields, *self._granted, *self._last_words()])
@@ -222,24 +232,27 @@ class Connection:
                 record.status = stream.status
                 self._transport.write(self._wire.start(head)[0] + self._wire.end())
                 return
-            encoder, gzip = sent_as.format.encoder(), Gzip() if sent_as.gzip else None
-            with service.streaming(record):
+            # Who pumps by itself, a channel's reader, encodes by itself too.
+            encoder: Encoder = iterator if hasattr(iterator, "pump") else sent_as.format.encoder()
+            gzip = Gzip() if sent_as.gzip else None
+            service.begin_stream(record)
+            try:
                 record.status = stream.status
                 sink = self._sink = StreamSink(
                     self._transport, self._wire, service.deadlines, head, encoder, sent_as.format, stream, record, gzip
                 )
                 if service.closing.is_set():
                     sink.tell_closing()
-                pump = Pump(iterator, encoder.encode, sink, *_gathering(stream.flush))
+                pump = pump_for(stream, iterator, encoder, sink)
                 patience.first_item(pump)
-                await self._pump(request, pump, encoder, patience)
+                del head, sent_as, stream  # thousands stand here
+                await self._pump(request, pump, encoder, sink, patience)
+            finally:
+                service.end_stream()
         finally:
-            patience.told()
-            await close(iterator)
+            await patience.close(iterator)
 
-    async def _pump(self, request: Request, pump: Pump, encoder: Encoder, patience: Patience) -> None:
-        sink = self._sink
-        assert sink is not None, "_stream has made it"
+    async def _pump(self, request: Request, pump: Pump, encoder: Encoder, sink: StreamSink, patience: Patience) -> None:
         try:
             with self._transport.watch(patience.told, eof=True):
                 await pump.run()
@@ -251,8 +264,11 @@ class Connection:
                 raise  # it becomes a status
             _log_failure(request, error)
             status, message = answers.verdict(error)
-            told = encoder.error(status, message or phrase(status))
-            sink.break_off(pump.take() + told)
+            told = b""
+            try:
+                told = encoder.error(status, message or phrase(status))
+            finally:  # an encoder of the user's own may fail
+                sink.break_off(pump.take() + told)
             raise _Cut(bool(told)) from error
         finally:
             self._sink = None
@@ -260,7 +276,7 @@ class Connection:
 
     # -- failures ----------------------------------------------------------------------------------------------------
 
-    def _fail(self, request: Request, body: RequestBody, error: Exception, record: Record) -> None:
+    async def _fail(self, request: Request, body: RequestBody, error: Exception, record: Record) -> None:
         """Answer a failure with a status, or where a head has left, with the end of the connection."""
         if isinstance(error, _Cut):
             raise error
@@ -269,22 +285,20 @@ class Connection:
             raise _Cut from error
         accept = request.headers.get("accept")
         try:
-            self._respond(answers.failure(error, request.id, accept), body, record)
+            await self._respond(answers.failure(error, request.id, accept), body, record)
         except AnswerError as unsendable:  # the fields of the handler's own HTTPError; this one has none
             _log_failure(request, unsendable)
-            self._respond(answers.failure(unsendable, request.id, accept), body, record)
+            await self._respond(answers.failure(unsendable, request.id, accept), body, record)
 
     async def _refuse(self, error: Exception, reason: observe.Reason) -> None:
         """Answer what is no request, or not to be served, as well as can be, and close."""
         assert self._wire.answerable, "what goes wrong once a request is here is told by _fail"
-        number = _request_id()
+        number = next(_ids)
         answer = answers.failure(error, number, self._wire.accept)
         own = [*answers.fields(answer.headers), ("Connection", "close")]
         data = self._wire.respond(answer.status, own, answer.body)
-        client = self._transport.client
-        record = Record(
-            None, time.monotonic(), answer.status, sent=len(data), outcome="refused", client=client, id=number
-        )  # fmt: skip
+        record = Record(None, self._began, answer.status, sent=len(data), outcome="refused", id=number)
+        record.client, record.reason = self._transport.client, answers.verdict(error)[1]
         self._transport.write(data)
         observe.refused(reason)
         observe.ended(record)
@@ -292,6 +306,8 @@ class Connection:
 
     async def _finish(self) -> None:
         # Our end first in any case: who sends a next request just now reads a proper end and not a reset.
+        if self._transport.dropping:
+            observe.refused("pipelined")
         rest_comes = self._transport.unread or not (self._wire.request_ended or self.idle)
         await self._transport.linger(self._service.timeouts.linger if rest_comes else 0.0)
 
@@ -305,17 +321,6 @@ def _outcome(error: Exception, answerable: bool) -> observe.Outcome:
     if isinstance(error, NoRoom):
         return "refused"
     return "complete" if answerable and isinstance(error, RemoteError | HTTPError) else "error"
-
-
-def _request_id() -> str:
-    return f"{_PROCESS}-{next(_numbers)}"
-
-
-def _gathering(flush: Literal["item"] | Every | None) -> tuple[int, float]:
-    """A flush policy as what the pump takes: bytes to gather, seconds to hold."""
-    if isinstance(flush, Every):
-        return flush.bytes, flush.seconds
-    return (1 if flush == "item" else GATHER), 0.0
 
 
 def _log_failure(request: Request, error: Exception) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 GRAIN = 0.25
 """Seconds to which a deadline is exact: everything that is due within one shares a timer of the loop."""
 
+_SPARE = 64  # buckets that may be empty; then they are looked for, so rarely that it costs a deadline next to nothing
+
 
 class Deadline:
     """One callback that is due; `cancel` forgets it."""
@@ -31,16 +33,25 @@ class Deadlines:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._buckets: dict[int, tuple[set[Deadline], asyncio.TimerHandle]] = {}
+        self._most = _SPARE  # buckets until the empty ones are looked for
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Deadline:
         """Call `callback` after `seconds`, never earlier, and at most GRAIN later."""
         tick = int((self._loop.time() + seconds) / GRAIN) + 1
         if tick not in self._buckets:
+            if len(self._buckets) >= self._most:
+                self._drop_empty()
             self._buckets[tick] = set(), self._loop.call_at(tick * GRAIN, self._due, tick)
         bucket = self._buckets[tick][0]
         deadline = Deadline(bucket, callback)
         bucket.add(deadline)
         return deadline
+
+    def _drop_empty(self) -> None:
+        """Of an hour's deadlines that are cancelled at once, 14,400 buckets and timers would be left."""
+        for tick in [tick for tick, (bucket, _) in self._buckets.items() if not bucket]:
+            self._buckets.pop(tick)[1].cancel()
+        self._most = 2 * len(self._buckets) + _SPARE
 
     def _due(self, tick: int) -> None:
         bucket, _ = self._buckets.pop(tick)

@@ -5,6 +5,8 @@ POST /stream    a text, one character each half second, in the format that Accep
 GET /stream     the same for EventSource, settings in the query
 GET /clock      endless server-sent events, one a second
 GET /bulk       many rows, as fast as the reader takes them
+GET /channels/{name}    a feed of news; POST publishes, GET /channels/{name}/info tells ids and counts
+POST /jobs      a long job, which works on by itself; GET /jobs/{id} follows it, DELETE stops it
 GET /healthz    "ok", or 503 "closing" while the server closes
 GET /metrics    counts for Prometheus, where the extra `metrics` is installed
 
@@ -24,7 +26,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rawstream import Event, Every, Request, Response, Router, Stream, errors
+from rawstream import Event, Every, Hub, Request, Response, Router, Stream, errors
+from rawstream.channels.http import add_channels, add_jobs
 
 try:
     from rawstream.metrics import metrics as _metrics
@@ -36,10 +39,7 @@ ROWS = 100_000
 MAX_ROWS = 10_000_000
 MAX_TEXT = 100_000  # characters
 
-router = Router()
 
-
-@router.get("/")
 async def page(request: Request) -> Response:
     """The page, read anew each time, so that who changes it needs only to reload."""
     body = await asyncio.to_thread(_page_file().read_bytes)
@@ -91,14 +91,12 @@ def _page_file() -> Path:
     return next(path for path in (here / "demo.html", here.parent / "demo.html") if path.exists())
 
 
-@router.get("/healthz")
 async def healthz(request: Request) -> Response:
     """For whoever asks whether to send requests here: not any more, once the server closes."""
     closing = request.closing.is_set()
     return Response.text("closing\n" if closing else "ok\n", 503 if closing else 200, [("Cache-Control", "no-store")])
 
 
-@router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Counts of all requests and streams of this process, for Prometheus."""
     if _metrics is None:
@@ -123,11 +121,7 @@ class Settings:
     @classmethod
     def read(cls, given: object) -> Settings:
         """Check what a client sent. Raises HTTPError 400, which says what would be right."""
-        if not isinstance(given, Mapping):
-            raise errors.HTTPError(400, 'the settings are a JSON object, as in {"text": "hello", "delay": 0.1}')
-        unknown = sorted(set(given) - {"text", "delay", "repeat", "buffer"})
-        if unknown:
-            raise errors.HTTPError(400, f"there is no setting {unknown[0]!r}: use text, delay, repeat, buffer")
+        given = _named(given, '{"text": "hello", "delay": 0.1}', "text", "delay", "repeat", "buffer")
         text = given.get("text", TEXT)
         _require(isinstance(text, str) and len(text) <= MAX_TEXT, f"text is a string of at most {MAX_TEXT} characters")
         settings = cls(**given)
@@ -139,6 +133,16 @@ class Settings:
         except UnicodeEncodeError:
             raise errors.HTTPError(400, "text holds half a surrogate pair") from None
         return settings
+
+
+def _named(given: object, example: str, *names: str) -> Mapping[str, Any]:
+    """What a client sent, if it is an object with none but these names."""
+    if not isinstance(given, Mapping):
+        raise errors.HTTPError(400, f"the settings are a JSON object, as in {example}")
+    unknown = sorted(set(given) - {*names})
+    if unknown:
+        raise errors.HTTPError(400, f"there is no setting {unknown[0]!r}: use {', '.join(names)}")
+    return given
 
 
 def _require(true: bool, otherwise: str) -> None:
@@ -173,20 +177,17 @@ def _typed_out(settings: Settings) -> Stream:
     return Stream(typed_out(settings), flush=Every(bytes=settings.buffer, seconds=60) if settings.buffer else None)
 
 
-@router.post("/stream")
 async def stream(request: Request) -> Stream:
     """The text, typed out; settings in a JSON body."""
     return _typed_out(Settings.read(await request.json() if await request.body() else {}))
 
 
-@router.get("/stream")
 async def stream_for_event_source(request: Request) -> Stream:
     """The same, settings in the query: EventSource can send no body."""
     query = {name: value if name == "text" else _query_number(value) for name, value in request.query.items()}
     return _typed_out(Settings.read(query))
 
 
-@router.get("/clock")
 async def clock(request: Request) -> Stream:
     """Events without an end. A client that comes back goes on after the last one it saw."""
     last = request.last_event_id or ""
@@ -206,7 +207,6 @@ async def _ticks(number: int, closing: asyncio.Event) -> AsyncIterator[Event]:
             pass
 
 
-@router.get("/bulk")
 async def bulk(request: Request) -> Stream:
     """Rows, as fast as the reader takes them: it never waits, and it never fills the memory."""
     count = _query_number(request.query.get("rows", str(ROWS)))
@@ -217,3 +217,51 @@ async def bulk(request: Request) -> Stream:
 async def _rows(count: int) -> AsyncIterator[dict[str, Any]]:
     for number in range(count):
         yield {"row": number, "name": f"item-{number}", "value": number / 2}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a client may set for /jobs: 1 to 1000 steps, each of which takes `delay` seconds, 0 to 10."""
+
+    steps: int = 20
+    delay: float = 0.5
+
+    @classmethod
+    def read(cls, given: object) -> Job:
+        """Check what a client sent. Raises HTTPError 400, which says what would be right."""
+        job = cls(**_named(given, '{"steps": 20, "delay": 0.1}', "steps", "delay"))
+        _require(_within(job.steps, 1, 1000, int), "steps is a whole number from 1 to 1000")
+        _require(_within(job.delay, 0, 10), "delay is a number of seconds from 0 to 10")
+        return job
+
+
+async def start_job(request: Request) -> AsyncIterator[Event]:
+    """The job that a client asks for, not begun yet; settings in a JSON body."""
+    return work(Job.read(await request.json() if await request.body() else {}))
+
+
+async def work(job: Job) -> AsyncIterator[Event]:
+    """A job that takes its time, and tells how far it is."""
+    for step in range(1, job.steps + 1):
+        await asyncio.sleep(job.delay)
+        yield Event({"step": step, "of": job.steps, "percent": 100 * step // job.steps}, event="progress")
+    yield Event({"steps": job.steps}, event="result")
+
+
+def build(hub: Hub, publish_token: str | None = None, subscribe_token: str | None = None) -> Router:
+    """All routes, over this hub. The tokens are those of `add_channels`."""
+    router = Router()
+    router.get("/")(page)
+    router.post("/stream")(stream)
+    router.get("/stream")(stream_for_event_source)
+    router.get("/clock")(clock)
+    router.get("/bulk")(bulk)
+    router.get("/healthz")(healthz)
+    router.get("/metrics")(metrics)
+    add_channels(router, hub, publish_token=publish_token, subscribe_token=subscribe_token)
+    add_jobs(router, hub, start_job, publish_token=publish_token, subscribe_token=subscribe_token)
+    return router
+
+
+router = build(Hub())
+"""What a program may serve as it is: with channels in memory, and for everybody."""

@@ -17,7 +17,13 @@
         ├── NotFound             404
         ├── MethodNotAllowed     405, with Allow
         ├── NotAcceptable        406
+        ├── BadName              400: no name that a channel or a run can have
+        ├── BadEventId           400: no id that an event can have
+        ├── ChannelEnded         409: nothing can be published there
+        ├── EventTooLarge        413
         └── Unavailable          503: not now
+            └── StoreUnavailable     what keeps the channels cannot be reached, is full or broken
+                └── OutcomeUnknown   ... and nobody knows whether it did what was asked
 
 Foreign exceptions are translated into these at one border each (h11's in `wire`), always `from` the original.
 """
@@ -81,6 +87,8 @@ class RemoteError(RawstreamError):
     """The peer sent what it must not, or did not send what it must."""
 
     status = 400
+    of_peer = False
+    """Set where it comes of reading the request's body. What a handler raises else is its own failure."""
 
     def __init__(self, message: str = "", status: int | None = None) -> None:
         super().__init__(message)
@@ -134,7 +142,7 @@ class HTTPError(RawstreamError):
 
     `status` is 400 to 599, `detail` a line for the client, `headers` more fields for the
     response, as pairs or a mapping.
-    Raises ValueError for another status.
+    Raises ValueError for another status, TypeError for a detail that is no text.
     """
 
     def __init__(
@@ -142,6 +150,10 @@ class HTTPError(RawstreamError):
     ) -> None:
         if status not in range(400, 600):
             raise ValueError(f"HTTPError takes a status from 400 to 599, not {status!r}; return a Response for others")
+        if not isinstance(detail, str):
+            raise TypeError(
+                f"an HTTPError's detail is a str, not {type(detail).__name__}; return a Response for others"
+            )
         super().__init__(detail or phrase(status))
         self.status = int(status)  # an HTTPStatus is welcome too
         self.detail = detail
@@ -183,3 +195,45 @@ class Unavailable(HTTPError):
 
     def __init__(self, detail: str = "", retry_after: int | None = None) -> None:
         super().__init__(503, detail, [] if retry_after is None else [("Retry-After", str(retry_after))])
+
+
+class BadName(HTTPError):
+    """No name that a channel or a run can have (400)."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(400, detail)
+
+
+class BadEventId(HTTPError):
+    """No id that an event of a channel can have (400)."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(400, detail)
+
+
+class ChannelEnded(HTTPError):
+    """The channel or run has ended, or belongs to another: nothing can be published there (409)."""
+
+    def __init__(self, detail: str = "the channel has ended") -> None:
+        super().__init__(409, detail)
+
+
+class EventTooLarge(HTTPError):
+    """An event is larger than its hub allows (413)."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(413, detail)
+
+
+class StoreUnavailable(Unavailable):
+    """What keeps the channels cannot be reached, is full or broken (503)."""
+
+    def __init__(self, detail: str = "the channels' store cannot be reached", retry_after: int | None = 5) -> None:
+        super().__init__(detail, retry_after)
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The store may have taken the event, or not: only a key makes it safe to publish it again (503)."""
+
+    def __init__(self) -> None:
+        super().__init__("outcome unknown: publish it again with the same key, and it will be there once")

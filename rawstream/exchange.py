@@ -7,16 +7,25 @@ import math
 import random
 import time
 from collections.abc import Callable
+from typing import Any, cast
 
 from . import observe
 from .deadlines import GRAIN, Deadline, Deadlines
 from .encoding import Gzip
-from .errors import BodyTooLarge, RemoteError
+from .errors import BodyTooLarge, LocalError, ProtocolError, RemoteError
+from .fields import Headers
 from .formats import Encoder, Format
-from .messages import Headers, Stream
+from .inbox import LINES
+from .messages import Every, Stream
 from .observe import Record
+from .pump import GATHER, Pump
 from .transport import Transport
 from .wire import NEED_DATA, Data, End, Frame, PreparedHead, ServerWire, until_close
+
+_FRAMING = 256 * 1024  # bytes that a body's framing may have beyond the body: 65,536 chunks of a byte each
+
+
+_TOO_LATE = "the request is answered: its body is read before, or not at all"
 
 
 class RequestBody:
@@ -28,10 +37,13 @@ class RequestBody:
         self._headers = headers
         self._limit = limit
         self._patience = patience
+        self._lines = math.inf if "content-length" in headers else LINES  # without framing, nothing costs but bytes
         self._size = 0
+        self._fed = 0  # bytes that came behind those that came with the head
         self._piece = b""  # what has come, and was not asked for yet
         self._trailers = Headers()
         self._trouble: RemoteError | None = None  # what came after the piece, if it is no body
+        self._reader: asyncio.Task[Any] | None = None
         # Most requests have no body, or have brought it with them: then what comes from now on is a next request's.
         self._take()
 
@@ -62,12 +74,39 @@ class RequestBody:
             raise self._trouble
 
     async def read(self) -> bytes:
-        """The next piece, b"" at the end. Raises BodyTooLarge, ReadTimeout, ProtocolError or Disconnected."""
+        """The next piece, b"" at the end. Raises BodyTooLarge, ReadTimeout, ProtocolError or Disconnected.
+
+        Raises LocalError while another task reads it, and when the request is answered: what comes then is not its own.
+        """
+        if self._is_over():
+            raise LocalError(_TOO_LATE)
+        if self._reader is not None:
+            raise LocalError("another task reads this body already: let one read it, and hand it on")
+        self._reader = task = asyncio.current_task()
+        assert task is not None, "a handler runs in a task"
+        cancelling = task.cancelling()
+        try:
+            return await self._next()
+        except RemoteError as error:
+            error.of_peer = True
+            raise
+        except asyncio.CancelledError:
+            if self._is_over() and task.uncancel() <= cancelling:
+                raise LocalError(_TOO_LATE) from None
+            raise
+        finally:
+            self._reader = None
+
+    async def _next(self) -> bytes:
         while not (self._piece or self._trouble or self._wire.request_ended):
             if go_ahead := self._wire.go_ahead():
                 self._transport.write(go_ahead)
-            self._wire.feed(await self._transport.read(self._patience))
+            data = await self._transport.read(self._patience, self._lines)
+            self._fed += len(data)
+            self._wire.feed(data)
             self._take()
+            if self._fed - 2 * (self._size + len(self._piece)) > _FRAMING and not self._wire.request_ended:
+                self._trouble = self._trouble or ProtocolError("a chunked body is more than its framing")
         if self._trouble and not self._piece:
             raise self._trouble
         piece, self._piece = self._piece, b""
@@ -81,6 +120,15 @@ class RequestBody:
         if self._trouble is None:
             self._take()
         self._piece = b""
+
+    def end(self) -> None:
+        """The request is answered. Who keeps it keeps no connection, and who reads it still is told."""
+        if self._reader is not None:
+            self._reader.cancel()
+        del self._transport, self._wire
+
+    def _is_over(self) -> bool:
+        return not hasattr(self, "_wire")
 
 
 class StreamSink:
@@ -151,6 +199,21 @@ class StreamSink:
             return self._transport.write(self._open() + self._send(payload))
         return self._transport.write(self._send(payload))
 
+    @property
+    def framing(self) -> Frame:
+        """How a piece becomes bytes of the body: for who makes them once for many readers. The head has left."""
+        return self._frame
+
+    @property
+    def direct(self) -> tuple[Callable[[bytes], bool], Record]:
+        """For who sends pieces that are framed already to thousands of sinks: what sends one (and returns `writable`),
+        and the record in which it is to be counted. The head has left."""
+        return self._transport.write, self._record
+
+    def when_writable(self, call: Callable[[], None] | None) -> None:
+        """Call back each time that the reader, which was behind, takes more; None: not any more."""
+        self._transport.when_writable = call
+
     def _wait_for_first(self) -> bool:
         """The generator waits, and has not given anything yet."""
         if self._patience == 0.0:
@@ -173,17 +236,21 @@ class StreamSink:
             self._send = lambda payload: frame(compress(payload))
         self._head = None
         if self._heartbeat is not None:
-            self._pulse = self._deadlines.after(self._heartbeat, self._beat)
+            self._pulse = self._deadlines.after(self._heartbeat, self._beat_in_silence)
         return data + self._send(self._prelude)
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Let the reader, and those between, see that the stream is alive. The head has left."""
+        if self.writable:
+            self._transport.write(self._send(self._encoder.heartbeat))
+
+    def _beat_in_silence(self) -> None:
         assert self._heartbeat is not None
         silence = self._transport.silence
         if silence >= self._heartbeat - GRAIN:
             silence = 0.0
-            if self.writable:
-                self._transport.write(self._send(self._encoder.heartbeat))
-        self._pulse = self._deadlines.after(self._heartbeat - silence, self._beat)
+            self.beat()
+        self._pulse = self._deadlines.after(self._heartbeat - silence, self._beat_in_silence)
 
     def tell_closing(self) -> None:
         """Tell the reader that the server closes, and when to come back: not all at the same time."""
@@ -216,6 +283,15 @@ class StreamSink:
             self._timer.cancel()
         if self._pulse is not None:
             self._pulse.cancel()
+
+
+def pump_for(stream: Stream, iterator: Any, encoder: Encoder, sink: StreamSink) -> Pump:
+    """What moves a stream's items to its sink. Who reads a channel moves them itself, for many sinks at once."""
+    if hasattr(iterator, "pump"):
+        return cast(Pump, iterator.pump(sink))
+    if isinstance(stream.flush, Every):
+        return Pump(iterator, encoder.encode, sink, stream.flush.bytes, stream.flush.seconds)
+    return Pump(iterator, encoder.encode, sink, 1 if stream.flush == "item" else GATHER)
 
 
 def _head_patience(form: Format, stream: Stream) -> float:

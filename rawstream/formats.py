@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -82,6 +82,11 @@ def _utf8(item: Any, to_text: Callable[[Any], str]) -> bytes:
         raise ItemError(_kind(item), f"cannot be sent as JSON: {exc}") from exc
 
 
+def _told(message: str) -> str:
+    """A message as UTF-8 can carry it: it may quote a file's name, say, with half a surrogate pair."""
+    return message.encode(errors="replace").decode()
+
+
 def _kind(item: object) -> str:
     return type(item).__name__
 
@@ -136,7 +141,7 @@ class JsonLines(_Plain):
         return b"" if _is_silent(item) else _utf8(data, _to_json) + b"\n"
 
     def error(self, status: int, message: str) -> bytes:
-        return _to_json({"stream-error": {"status": status, "error": message}}).encode() + b"\n"
+        return _to_json({"stream-error": {"status": status, "error": _told(message)}}).encode() + b"\n"
 
 
 class ServerSentEvents(_Plain):
@@ -164,7 +169,7 @@ class ServerSentEvents(_Plain):
         return self._finished
 
     def error(self, status: int, message: str) -> bytes:
-        return sse.encode(sse.Event(_to_json({"status": status, "error": message}), "stream-error"))
+        return sse.encode(sse.Event(_to_json({"status": status, "error": _told(message)}), "stream-error"))
 
     def closing(self, retry: int) -> bytes:
         # A stream that ends now may have ended because of this, and its reader shall come back: no "finished" for it.
@@ -220,14 +225,13 @@ _SSE_HEADERS = (
 )
 
 JSON = Format("json", "application/json; charset=utf-8", JsonArray)
-NEGOTIATED = (
-    JSON,
-    Format("ndjson", "application/x-ndjson", JsonLines),
-    Format("jsonl", "application/jsonl", JsonLines),
-    Format("sse", "text/event-stream", ServerSentEvents, _SSE_HEADERS, head=0.0),
-    Format("text", "text/plain; charset=utf-8", Text),
-)
+_NDJSON = Format("ndjson", "application/x-ndjson", JsonLines)
+_JSONL = Format("jsonl", "application/jsonl", JsonLines)
+_SSE = Format("sse", "text/event-stream", ServerSentEvents, _SSE_HEADERS, head=0.0)
+NEGOTIATED = (JSON, _NDJSON, _JSONL, _SSE, Format("text", "text/plain; charset=utf-8", Text))
 """What Accept may choose from; the first of those that the client wants equally is sent."""
+EVENTS = (_SSE, _NDJSON, _JSONL)
+"""What it may choose from where each item has an id to come back with."""
 
 BYTES = Format("bytes", "application/octet-stream", Raw)
 ASCII_JSON = Format("ascii-json", "application/json; charset=utf-8", lambda: JsonArray(ascii=True))
@@ -248,19 +252,21 @@ def fixed(form: object) -> Format:
 
 _QVALUE = re.compile(r'("?)(?P<value>0?\.[0-9]{1,3}|0\.?|1(?:\.0{0,3})?)\1')  # and ".2", which old Java sends
 _RANGE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
+_MEMBERS = 32  # of an Accept, and of one's parameters, that are looked at: browsers send ten
 
 
-def negotiate(accept: str | None) -> Format:
-    """The format for an Accept field (RFC 9110 section 12.5.1); JSON for None and "".
+def negotiate(accept: str | None, among: Sequence[Format] = NEGOTIATED) -> Format:
+    """The format for an Accept field (RFC 9110 section 12.5.1); the first for None and "".
 
     The highest quality wins; of equal ones the type that was named most exactly, then the one that was named first,
-    then the first that we have. Parameters other than `q` are ignored, malformed members too. Raises NotAcceptable.
+    then the first that we have. Parameters other than `q` are ignored, malformed members too, and all after the 32nd.
+    Raises NotAcceptable.
     """
     if accept is None or not accept.strip(" \t,"):
-        return JSON
-    ranges = [parsed for member in accept.lower().split(",") if (parsed := _media_range(member)) is not None]
+        return among[0]
+    ranges = _media_ranges(accept)
     best: tuple[tuple[float, int, int], Format] | None = None
-    for form in NEGOTIATED:
+    for form in among:
         matches = [
             (exactness, -place, quality)
             for place, (name, quality) in enumerate(ranges)
@@ -273,19 +279,24 @@ def negotiate(accept: str | None) -> Format:
         if quality > 0 and (best is None or rank > best[0]):
             best = rank, form
     if best is None:
-        raise NotAcceptable("this can be sent as " + ", ".join(form.media_type for form in NEGOTIATED))
+        raise NotAcceptable("this can be sent as " + ", ".join(form.media_type for form in among))
     return best[1]
 
 
 def prefers_json(accept: str | None) -> bool:
     """Whether a client that may be sent text or JSON asks for JSON: names it, and does not want text more."""
-    wanted = dict(parsed for member in (accept or "").lower().split(",") if (parsed := _media_range(member)))
+    wanted = dict(_media_ranges(accept or ""))
     quality = wanted.get(JSON.media_type, 0.0)
     return quality > 0 and quality >= wanted.get("text/plain", wanted.get("text/*", wanted.get("*/*", 0.0)))
 
 
+def _media_ranges(accept: str) -> list[tuple[str, float]]:
+    members = accept.lower().split(",", _MEMBERS)[:_MEMBERS]
+    return [parsed for member in members if (parsed := _media_range(member)) is not None]
+
+
 def _media_range(member: str) -> tuple[str, float] | None:
-    name, *parameters = (part.strip() for part in member.split(";"))
+    name, *parameters = (part.strip() for part in member.split(";", _MEMBERS)[:_MEMBERS])
     if name == "*":
         name = "*/*"  # RFC 2616 knew no such range either, but old Java sends it
     if not _RANGE.fullmatch(name):

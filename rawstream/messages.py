@@ -7,89 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
 from .errors import AnswerError, HTTPError
+from .fields import Headers, Pairs, Query, pairs
 
 if TYPE_CHECKING:
     import asyncio
-
-Pairs: TypeAlias = Iterable[tuple[str, str]] | Mapping[str, str]
-
-
-def pairs(headers: Pairs) -> tuple[tuple[str, str], ...]:
-    """Header fields as pairs, whichever way they were given."""
-    if type(headers) in (list, tuple):
-        return tuple(headers)  # type: ignore[arg-type]  # the usual way, and isinstance(_, Mapping) is slow
-    if isinstance(headers, Headers):
-        return headers.pairs
-    return tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)
-
-
-class _MultiMap(Mapping[str, str]):
-    """Names with one or more values each, in the order in which they came."""
-
-    __slots__ = ("_values", "pairs")
-
-    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        self.pairs = tuple(pairs)
-        self._values: dict[str, list[str]] = {}
-        for name, value in self.pairs:
-            self._values.setdefault(self._key(name), []).append(value)
-
-    @staticmethod
-    def _key(name: str) -> str:
-        return name
-
-    def get_all(self, name: str) -> list[str]:
-        """Every value of `name`, in order; an empty list if there is none."""
-        return [*self._values.get(self._key(name), ())]
-
-    def __getitem__(self, name: str) -> str:
-        return self._values[self._key(name)][-1]
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._key(name) in self._values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, type(self)) and self.pairs == other.pairs
-
-    def __hash__(self) -> int:
-        return hash(self.pairs)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({list(self.pairs)!r})"
-
-
-class Query(_MultiMap):
-    """The parameters of a target's query, percent-decoded. `query["a"]` is the last `a`; `get_all("a")` has all."""
-
-    __slots__ = ()
-
-
-class Headers(_MultiMap):
-    """Header fields. Names compare without case, and come out in lower case when iterated; `pairs` has them as given.
-
-    `headers["accept"]` joins the values of a repeated field with ", " (RFC 9110 section 5.3).
-    """
-
-    __slots__ = ()
-
-    @staticmethod
-    def _key(name: str) -> str:
-        return name.lower()
-
-    def __getitem__(self, name: str) -> str:
-        return ", ".join(self._values[self._key(name)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +40,9 @@ class ResponseHead:
     reason: str
     headers: Headers
     http_version: str
+
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Body(Protocol):
@@ -137,7 +68,7 @@ class Request:
     closing: asyncio.Event
     """Set when the server begins to close: an endless stream should then come to an end."""
     _body: Body
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=lambda: _NONE)
     """The `{name}` parts of the route, percent-decoded."""
     scheme: str = "http"
     """ "http" or "https": what the client uses, where a trusted proxy tells it."""

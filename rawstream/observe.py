@@ -38,8 +38,18 @@ Outcome: TypeAlias = Literal["complete", "client gone", "stalled", "timeout", "c
 its reader took nothing for too long. "timeout": it took too long. "cancelled": the server closed. "error": the handler
 failed. "refused": it was not let in. "cut": none of these."""
 
-Reason: TypeAlias = Literal["connections", "connections_per_client", "streams", "head"]
-"""What is refused: by one of the limits, or a head that is no request."""
+Reason: TypeAlias = Literal["connections", "connections_per_client", "streams", "pipelined", "head"]
+"""What is refused: by one of the limits, requests that were sent ahead of their turn, or a head that is no request."""
+
+log = logging.getLogger("rawstream")
+
+_REFUSED: dict[Reason, str] = {
+    "connections": "connections are refused: there are as many as Limits.connections, or open files, allow",
+    "connections_per_client": "connections are refused: a client has as many as Limits.connections_per_client allows",
+    "streams": "streams are refused: there are as many as Limits.streams allows",
+    "pipelined": "requests were dropped: a client sent more of them ahead of their turn than Limits.held allows",
+}
+_SELDOM = 10.0  # seconds between two lines that say the same
 
 
 @dataclass(slots=True, eq=False)
@@ -118,6 +128,10 @@ class Record:
     client: tuple[str, int] | None = None
     id: str = "-"
     """Of what never became a request: the one that its refusal carries."""
+    line: str = ""
+    """The first line of that, as far as it came."""
+    reason: str = ""
+    """And why it was refused, as its client was told."""
     writer: Writer | None = None
     """Where what is sent can be seen before the end."""
     before: int = 0
@@ -131,6 +145,7 @@ class Record:
 
 counts = Counts()
 open_streams: set[Record] = set()
+_told: dict[Reason, float] = {}  # when that was last told
 
 
 def connected() -> None:
@@ -145,8 +160,12 @@ def disconnected() -> None:
 
 
 def refused(reason: Reason) -> None:
-    """A connection, a stream or a head was refused."""
+    """A connection, a stream or a head was refused. What an operator could change is told, now and then."""
     counts.refused[reason] += 1
+    now = time.monotonic()
+    if reason in _REFUSED and now - _told.get(reason, -_SELDOM) >= _SELDOM:
+        _told[reason] = now
+        tell(log, logging.WARNING, f"{_REFUSED[reason]} ({counts.refused[reason]} until now)")
 
 
 def paused(seconds: float) -> None:
@@ -221,7 +240,7 @@ def _common(record: Record, seconds: float) -> str:
     now = time.localtime()
     # The month is written by hand: %b would follow the locale, which this format does not.
     stamp = f"{now.tm_mday:02}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year}:" + time.strftime("%H:%M:%S %z", now)
-    line, name = "-", record.id
+    line, name = record.line or "-", record.id
     if (request := record.request) is not None:
         line = f"{request.head.method} {request.head.target} HTTP/{request.head.http_version}"
         name = request.id
@@ -252,6 +271,9 @@ def _json(record: Record, seconds: float) -> str:
     if record.streaming:
         entry["first_chunk"] = None if record.first is None else round(record.first - record.began, 6)
         entry["chunks"] = record.chunks
+    if request is None:
+        entry["line"] = record.line or None
+        entry["reason"] = record.reason
     entry["ended"] = record.outcome
     entry["id"] = request.id if request else record.id
     entry["user_agent"] = request and request.headers.get("user-agent")

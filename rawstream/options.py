@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import zip_longest
 from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
-from . import Limits, Timeouts, __version__
+from . import Hub, Limits, Timeouts, __version__
 from .access import Access
+from .channels.http import checked_token
+from .config import explained
 from .errors import LocalError
 
 HOST, PORT = "127.0.0.1", 8000
 _DESCRIPTION = "Stream from async generators over HTTP/1.1. Without a command: the demo, with its page at /."
 _ACCESS_LOGS = ("common", "json")
+_FOR_THE_DEMO = ("store", "publish_token", "subscribe_token", "allow_open_publish")
 
 T = TypeVar("T", Limits, Timeouts)
 
@@ -31,6 +36,8 @@ def read(arguments: Sequence[str]) -> argparse.Namespace:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, without the usage that argparse puts before it."""
+        if handler := re.match("argument COMMAND: invalid choice: '([^']+:[^']+)'", message):
+            message = f"there is no command {handler[1]}; did you mean: serve {handler[1]}"
         self.exit(2, f"{self.prog}: {message} (--help shows all options)\n")
 
 
@@ -49,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 def _spelled_out(arguments: Sequence[str]) -> list[str]:
     """argparse would take the command that follows a bare --access-log for its format."""
     return [
-        f"{argument}={_ACCESS_LOGS[0]}" if argument == "--access-log" and then not in _ACCESS_LOGS else argument
+        f"{argument}={_ACCESS_LOGS[0]}" if argument == "--access-log" and then == "serve" else argument
         for argument, then in zip_longest(arguments, arguments[1:], fillvalue="")
     ]
 
@@ -73,6 +80,14 @@ def _add_options(parser: argparse.ArgumentParser, otherwise: Any = None) -> None
     ):
         dest = name[2:].replace("-", "_") + ("" if otherwise is None else "_too")
         add(ask, name, action="append", dest=dest, metavar=metavar, help=what)
+    demo = parser.add_argument_group("the demo's channels and jobs (a handler of yours has its own Hub)")
+    store_help = "where they are kept: memory: (default), sqlite:///file, or redis://host:port/db"
+    add(demo, "--store", metavar="URL", help=store_help)
+    for who in ("publish", "subscribe"):
+        token_help = f"who may {who} (better: in the environment, {_variable(who)}, since ps shows arguments)"
+        add(demo, f"--{who}-token", metavar="TOKEN", help=token_help)
+    open_help = "let everybody publish, also from other machines"
+    add(demo, "--allow-open-publish", False, action="store_true", help=open_help)
     run = parser.add_argument_group("how to run")
     loops = ("auto", "asyncio", "uvloop")
     loop_help = "event loop; auto (default): uvloop if it is installed, else asyncio"
@@ -81,18 +96,23 @@ def _add_options(parser: argparse.ArgumentParser, otherwise: Any = None) -> None
     add(run, "--is-worker", help=argparse.SUPPRESS)  # what the parent hands over, see workers.Worker
     log_help = "a line for each request, to stderr; alone: common"
     add(run, "--access-log", nargs="?", const=_ACCESS_LOGS[0], choices=_ACCESS_LOGS, help=log_help)
-    add(run, "--wire", False, action="store_true", help="every byte in and out, with time and direction, to stderr")
+    add(run, "--wire", False, action="store_true", help="every byte in and out (tokens too), with time and direction")
     # Each setting is an option, so that --help shows them all with their defaults.
     for kind, title in ((Limits, "limits (sizes in bytes)"), (Timeouts, "timeouts, in seconds")):
-        group, hints = parser.add_argument_group(title), get_type_hints(kind)
+        group, hints, texts = parser.add_argument_group(title), get_type_hints(kind), explained(kind)
         for field in fields(kind):
             read = int if int in (hints[field.name], *get_args(hints[field.name])) else float
             shown = "none" if field.default is None else field.default
-            add(group, _option(kind, field.name), field.default, type=read, metavar="N", help=f"(default: {shown})")
+            told = f"{texts.get(field.name, '')} (default: {shown})".replace("%", "%%")
+            add(group, _option(kind, field.name), field.default, type=read, metavar="N", help=told)
 
 
 def _option(kind: type, field: str) -> str:
     return f"--{kind.__name__.lower()[:-1]}-{field.replace('_', '-')}"
+
+
+def _variable(who: str) -> str:
+    return f"RAWSTREAM_{who.upper()}_TOKEN"
 
 
 def _host(text: str) -> str:
@@ -113,8 +133,9 @@ def _workers(text: str) -> int:
     raise argparse.ArgumentTypeError(f"a number of processes is 1 or more, not {text!r}")
 
 
-def check(options: argparse.Namespace) -> None:
-    """Add `limits`, `timeouts` and `access` (arguments of `serve`), and see that all goes together. Raises Failed."""
+def check(options: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> None:
+    """Add `limits`, `timeouts` and `access` (arguments of `serve`), and `hub` and `tokens` (arguments of the demo's
+    `build`; None for a handler), and see that all goes together. Raises Failed."""
     options.limits, options.timeouts = _settings(Limits, options), _settings(Timeouts, options)
     hosts, origins, proxies = (
         _all_given(options, name) for name in ("allowed_host", "allowed_origin", "trusted_proxy")
@@ -128,6 +149,35 @@ def check(options: argparse.Namespace) -> None:
         raise Failed(str(exc)) from exc
     if options.keyfile is not None and options.certfile is None:
         raise Failed("--keyfile needs --certfile")
+    options.hub = options.tokens = None
+    if options.handler is None:
+        _check_channels(options, environment)
+    elif given := [name for name in _FOR_THE_DEMO if getattr(options, name) not in (None, False)]:
+        raise Failed(f"--{given[0].replace('_', '-')} is for the demo: a handler of yours makes its own Hub")
+
+
+def _check_channels(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    try:
+        options.hub = Hub("memory:" if options.store is None else options.store)
+    except LocalError as exc:
+        raise Failed(str(exc)) from exc
+    if options.workers > 1 and not options.hub.shared:
+        raise Failed(
+            f"with --workers {options.workers}, channels and jobs need a store that processes can share: "
+            f"--store redis://host:port/db"
+        )
+    options.tokens = {f"{who}_token": _token(options, environment, who) for who in ("publish", "subscribe")}
+
+
+def _token(options: argparse.Namespace, environment: Mapping[str, str], who: str) -> str | None:
+    """A secret that was given. An empty one is refused: it may be a variable that was to hold one."""
+    given, name = getattr(options, f"{who}_token"), f"--{who}-token"
+    if given is None:
+        given, name = environment.get(_variable(who)), _variable(who)
+    try:
+        return None if given is None else checked_token(given)
+    except LocalError as exc:
+        raise Failed(f"{name}: {exc}") from exc
 
 
 def check_place(options: argparse.Namespace, activated: list[int]) -> None:

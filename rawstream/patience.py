@@ -7,23 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from typing import Any
 
 from .config import Timeouts
 from .deadlines import Deadline, Deadlines
-from .errors import Unavailable
+from .errors import LocalError, Unavailable
 from .messages import Request
-from .pump import Pump
+from .pump import Pump, close
 from .transport import Transport
 
 log = logging.getLogger("rawstream")
+
+_RETRY_AFTER = 5  # seconds after which it is worth to come back; service.NoRoom says the same
 
 
 class Overdue(Unavailable):
     """The answer, or its first item, took longer than `Timeouts` allows (503)."""
 
+    def __init__(self) -> None:
+        super().__init__("this takes too long", _RETRY_AFTER)
+
 
 class Patience:
     """The deadlines of one request, from its head until `end`."""
+
+    __slots__ = ("_deadlines", "_due", "_request", "_task", "_timeouts", "_told", "_transport")
 
     def __init__(self, request: Request, transport: Transport, deadlines: Deadlines, timeouts: Timeouts) -> None:
         self._request = request
@@ -52,6 +61,16 @@ class Patience:
             self._told = True
             self._due.append(self._deadlines.after(self._timeouts.clean_up, self._insist))
 
+    async def close(self, iterator: AsyncIterator[Any]) -> None:
+        """A stream ends: let its iterator clean up. What that raises that is no Exception comes out as a LocalError."""
+        self.told()
+        try:
+            await close(iterator)
+        except (Exception, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+            raise  # a generator swallows a GeneratorExit of its own: this one is for us
+        except BaseException as exc:
+            raise LocalError(f"the iterator raised {type(exc).__name__} in its clean-up") from exc
+
     def end(self) -> None:
         """The request has ended."""
         for deadline in self._due:
@@ -59,7 +78,7 @@ class Patience:
 
     def _too_late(self) -> None:
         if self._transport.watched is not None:
-            self._transport.watched.interrupt(Overdue("this takes too long"))
+            self._transport.watched.interrupt(Overdue())
 
     def _insist(self) -> None:
         assert self._task is not None, "a request lives in its connection's task"

@@ -6,14 +6,13 @@ A server owns its sockets, its connections' tasks and, if it is told to, the sig
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import socket
-import weakref
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any
@@ -25,6 +24,7 @@ from .config import Limits, Timeouts
 from .connection import Connection
 from .deadlines import Deadlines
 from .errors import LocalError
+from .handshake import Handshakes
 from .listening import Listening
 from .messages import Handler
 from .service import Service
@@ -34,8 +34,7 @@ log = logging.getLogger("rawstream")
 
 _STUBBORN = 0.7  # seconds for which generators may clean up after they were cancelled
 _LAST_WORDS = 0.2  # seconds for the last of them to notice that their connections are gone
-_HANDED_OVER = 3  # turns of the loop in which a connection that was accepted comes to us ...
-_HANDSHAKES = 1.0  # ... and seconds, if it has a TLS handshake to end first
+_HANDED_OVER = 3  # turns of the loop in which a connection that was accepted comes to us
 
 
 class Server:
@@ -58,9 +57,8 @@ class Server:
         self._draining: asyncio.Task[None] | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.closing = self._service.closing
-        # Accepted, and perhaps shaking hands. Weak, since asyncio tells nobody of a handshake that failed.
-        self._arriving: weakref.WeakSet[Transport] = weakref.WeakSet()
-        self._arrival = asyncio.Event()
+        self._handshakes: Handshakes | None = None  # under TLS
+        self._arriving: dict[Transport, observe.Reason | None] = {}  # they shake hands, and why in vain
         self.left_behind = 0
         """Once it is closed: handlers that did not end although they were cancelled."""
 
@@ -82,7 +80,8 @@ class Server:
     def close(self) -> asyncio.Task[None]:
         """Begin to close: stop accepting, close idle connections, tell streams, wait for `Timeouts.grace`, cut.
 
-        Returns at once; awaiting what it returns, or `wait_closed`, waits for the end. Calling it again cuts at once.
+        Returns at once; awaiting what it returns, or `wait_closed`, waits for the end. Calling it again cuts at once,
+        and so does cancelling what it returns.
         """
         self.begin_closing()
         assert self._draining is not None
@@ -100,7 +99,8 @@ class Server:
             self._draining = self._loop.create_task(self._drain(), name="rawstream: close")
         else:
             self._over.set()
-            self._arrival.set()
+            if self._handshakes is not None:
+                self._handshakes.cut()
 
     async def wait_closed(self) -> None:
         """Wait until the server is closed. Cancelling this stops the waiting only."""
@@ -110,8 +110,12 @@ class Server:
 
     async def listen(self, listening: list[socket.socket], unix: str | None, ssl: SSLContext | None) -> None:
         """Accept connections from these sockets, which become the server's; `unix` is the file of one."""
-        self._listening = Listening(listening, self._accept, unix)
-        await self._listening.start(ssl, self._service.timeouts)
+        take = None
+        if ssl is not None:
+            self._handshakes = Handshakes(ssl, self._service.timeouts)
+            take = partial(self._shake_hands, self._handshakes)
+        self._listening = Listening(listening, lambda: tap.tapped(self._transport()), take, unix)
+        await self._listening.start(self._service.timeouts.write_stall)
 
     def own_signals(self) -> None:
         """Let SIGINT and SIGTERM close the server, until it is closed."""
@@ -119,19 +123,32 @@ class Server:
         for number in self._signals:
             self._loop.add_signal_handler(number, self.begin_closing)
 
-    def _accept(self) -> asyncio.Protocol:
+    def _transport(self) -> Transport:
         service = self._service
-        transport = Transport(
-            service.limits, service.timeouts, service.deadlines, self._connected, self._disconnected
-        )  # fmt: skip
-        self._arriving.add(transport)
-        return tap.tapped(transport)
+        return Transport(service.limits, service.timeouts, service.deadlines, self._connected, self._disconnected)
+
+    def _shake_hands(self, handshakes: Handshakes, sock: socket.socket, address: Any) -> None:
+        """A connection has come, and counts. Who has too many is cut: they can be told nothing, and might never go."""
+        transport = self._transport()
+        reason = self._enter(transport, (address[0], address[1]) if isinstance(address, tuple) else None)
+        if reason is not None and (reason == "connections_per_client" or self._admission.overrun):
+            observe.refused(reason)
+            self._leave(transport)
+            sock.close()
+        else:
+            self._arriving[transport] = reason
+            handshakes.begin(sock, tap.tapped(transport), partial(self._shaken, transport))
+
+    def _shaken(self, transport: Transport) -> None:
+        if transport in self._arriving:  # in vain
+            del self._arriving[transport]
+            self._leave(transport)
 
     def _connected(self, transport: Transport) -> None:
-        self._arriving.discard(transport)
-        self._arrival.set()
-        observe.connected()
-        reason = self._admission.enter(self._counted(transport))
+        if transport in self._arriving:
+            reason = self._arriving.pop(transport)
+        else:
+            reason = self._enter(transport, transport.client)
         connection = Connection(transport, self._service)
         task = self._loop.create_task(connection.run() if reason is None else connection.turn_away(reason))
         self._connections[transport] = connection, task
@@ -146,14 +163,18 @@ class Server:
             connection.begin_closing()
 
     def _disconnected(self, transport: Transport) -> None:
-        observe.disconnected()
-        self._admission.leave(self._counted(transport))
+        self._leave(transport)
         del self._connections[transport]
         self._look_whether_all_are_gone()
 
-    def _counted(self, transport: Transport) -> tuple[str, int] | None:
-        """Whose connection it is, for `connections_per_client`: by a trusted proxy come many clients."""
-        return None if self._service.access.trusts(transport.client) else transport.client
+    def _enter(self, transport: Transport, client: tuple[str, int] | None) -> observe.Reason | None:
+        observe.connected()
+        # By a trusted proxy come many clients: `connections_per_client` is not for it.
+        return self._admission.enter(transport, None if self._service.access.trusts(client) else client)
+
+    def _leave(self, transport: Transport) -> None:
+        observe.disconnected()
+        self._admission.leave(transport)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -166,45 +187,47 @@ class Server:
             self._all_gone.set()
 
     async def _drain(self) -> None:
-        await self._until_all_are_here()
-        waits = {self._loop.create_task(event.wait()) for event in (self._all_gone, self._over)}
-        await asyncio.wait(waits, timeout=self._service.timeouts.grace, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        if not self._all_gone.is_set():
+        try:
+            await self._let_end()
+        except asyncio.CancelledError:
+            self._cut()
+            raise
+        finally:
+            self._closed.set_result(None)  # first: whatever else fails, nobody shall wait for ever
+            self._service.deadlines.close()
+            for number in self._signals:
+                self._loop.remove_signal_handler(number)
+            self.left_behind = len(self._tasks)
+            if self._listening is not None:
+                self._listening.remove_file()
+        if self._tasks:
+            log.error("handlers that do not end although they were cancelled: %d; left behind", self.left_behind)
+
+    async def _let_end(self) -> None:
+        until = self._loop.time() + (grace := self._service.timeouts.grace)
+        for _ in range(_HANDED_OVER):
+            await asyncio.sleep(0)
+        if self._handshakes is not None:
+            await self._handshakes.end(grace)
+        if not await self._until_all_gone(until - self._loop.time(), self._over):
             self._cut()
             if not await self._until_all_gone(_STUBBORN):
                 for transport in list(self._connections):
                     transport.abort()  # a generator that goes on in spite of all learns that nobody is there
                 await self._until_all_gone(_LAST_WORDS)
-        self._service.deadlines.close()
-        if self._listening is not None:
-            self._listening.remove_file()
-        for number in self._signals:
-            self._loop.remove_signal_handler(number)
-        if self._tasks:
-            self.left_behind = len(self._tasks)
-            log.error("handlers that do not end although they were cancelled: %d; left behind", self.left_behind)
-        self._closed.set_result(None)
 
-    async def _until_all_are_here(self) -> None:
-        for _ in range(_HANDED_OVER):
-            await asyncio.sleep(0)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(_HANDSHAKES, self._service.timeouts.grace)):
-                while self._arriving and not self._over.is_set():
-                    self._arrival.clear()
-                    await self._arrival.wait()
-
-    async def _until_all_gone(self, seconds: float) -> bool:
+    async def _until_all_gone(self, seconds: float, *or_else: asyncio.Event) -> bool:
+        waits = {self._loop.create_task(event.wait()) for event in (self._all_gone, *or_else)}
         try:
-            async with asyncio.timeout(seconds):
-                await self._all_gone.wait()
-        except TimeoutError:
-            return False
-        return True
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return self._all_gone.is_set()
 
     def _cut(self) -> None:
+        if self._handshakes is not None:
+            self._handshakes.cut()
         for task in self._tasks:
             task.cancel()  # its generator may now clean up, and then it aborts its connection
         for transport, (_, task) in list(self._connections.items()):
@@ -252,16 +275,12 @@ class serve:  # it reads as a function: `await serve(...)`, `async with serve(..
             raise LocalError(f"a handler is a function or a Router, not {type(handler).__name__}")
         if unix is not None and fd is not None:
             raise LocalError("serve() takes unix= or fd=, not both")
-        self._handler = handler
-        self._host = host
-        self._port = port
+        if not isinstance(ssl, SSLContext | None):
+            raise LocalError(f"ssl= is an SSLContext, not {type(ssl).__name__}")
+        self._handler, self._host, self._port, self._fd = handler, host, port, fd
         self._unix = None if unix is None else os.fspath(unix)
-        self._fd = fd
-        self._ssl = ssl
-        self._limits = limits or Limits()
-        self._timeouts = timeouts or Timeouts()
-        self._signals = signals
-        self._sockets = sockets
+        self._ssl, self._signals, self._sockets = ssl, signals, sockets
+        self._limits, self._timeouts = limits or Limits(), timeouts or Timeouts()
         self._any_host = allowed_hosts is None
         self._access = Access.of(allowed_hosts, allowed_origins, trusted_proxies)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from . import observe
@@ -37,15 +35,14 @@ class Service:
     streams: int = 0
     """How many are open."""
 
-    @contextlib.contextmanager
-    def streaming(self, record: observe.Record) -> Iterator[None]:
-        """A stream is open. Raises NoRoom if there are too many."""
+    def begin_stream(self, record: observe.Record) -> None:
+        """A stream opens, for which `end_stream` is due. Raises NoRoom if there are too many."""
         if self.limits.streams is not None and self.streams >= self.limits.streams:
             observe.refused("streams")
             raise NoRoom("too many streams are open")
         self.streams += 1
         observe.streams(record)
-        try:
-            yield
-        finally:
-            self.streams -= 1
+
+    def end_stream(self) -> None:
+        """One has ended."""
+        self.streams -= 1

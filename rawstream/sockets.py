@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
+import logging
 import os
 import socket
 import stat
+import struct
 from collections.abc import Sequence
 
 from .errors import LocalError
 
+log = logging.getLogger("rawstream")
+
 _NOTSENT_LOWAT = 16 * 1024  # bytes the kernel takes and has not sent yet; without it a stopped reader swallowed 3.9 MB
 BACKLOG = 4096  # connections that may wait for accept; the kernel caps it at net.core.somaxconn (4096 on Linux)
+_FOR_ALL = 0o666  # the mode of a socket file
 _FIRST_ACTIVATED = 3  # SD_LISTEN_FDS_START, behind stdin, stdout and stderr
 
 
@@ -56,10 +60,14 @@ class SocketFile:
 
     def remove(self) -> None:
         """Remove it, unless another server has put its own in its place. May be called again."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             status = os.stat(self._path)
             if self._identity == (status.st_dev, status.st_ino):
                 os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:  # privileges were given up, perhaps
+            log.warning("the socket file %s cannot be removed: %s", self._path, exc.strerror)
         self._identity = -1, -1
         if self._held >= 0:
             os.close(self._held)
@@ -67,12 +75,16 @@ class SocketFile:
 
 
 def bound_unix(path: str) -> socket.socket:
-    """A socket bound to `path`, where the file of a server that is gone may be in the way. Raises OSError."""
+    """A socket bound to `path`, where the file of a server that is gone may be in the way. Raises OSError.
+
+    Everybody may connect who may enter its directory: a proxy is another user. uvicorn has that too.
+    """
     if _is_stale(path):
         os.unlink(path)
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.bind(path)
+        os.chmod(path, _FOR_ALL)
     except OSError:
         sock.close()
         raise
@@ -80,10 +92,10 @@ def bound_unix(path: str) -> socket.socket:
 
 
 def _is_stale(path: str) -> bool:
-    """There is a socket file, but nobody listens."""
+    """There is a socket file, but nobody listens. Raises FileExistsError for a file of another kind."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return False
+            raise FileExistsError(errno.EEXIST, "there is a file that is no socket")
     except FileNotFoundError:
         return False
     with socket.socket(socket.AF_UNIX) as probe:
@@ -150,3 +162,17 @@ def tune(sock: socket.socket, write_stall: float) -> None:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # RFC 5482: the kernel gives up on bytes that stay unacknowledged for so long; in milliseconds.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(write_stall * 1000))
+
+
+def was_reset(sock: socket.socket | None) -> bool:
+    """Whether an "end" is a reset, for which uvloop before 0.23 takes one that comes with the last bytes."""
+    try:
+        return sock is not None and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    except (OSError, ValueError):
+        return False  # it is closed already
+
+
+def reset_when_closed(sock: socket.socket | None) -> None:
+    """Let closing reset the connection, and drop what waits to be sent in the kernel."""
+    if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -72,13 +72,13 @@ def encode(event: Event) -> bytes:
     if event.comment is not None:
         lines += [f": {line}\n" for line in _TEXT_LINE_END.split(event.comment)]
     if event.event is not None:
-        lines.append(f"event: {event.event}\n")
+        lines.append("event: " + event.event + "\n")  # not by format(): an enumeration's member may write its name
     if data is not None:
         # Section 9.2.6: a line break cannot be escaped, so each line of the data is a field of its own,
         # and the client joins them with LF again.
         lines += [f"data: {line}\n" for line in _TEXT_LINE_END.split(data)]
     if event.id is not None:
-        lines.append(f"id: {event.id}\n")
+        lines.append("id: " + event.id + "\n")
     if event.retry is not None:
         lines.append(f"retry: {event.retry}\n")
     lines.append("\n")

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable
 
 from .errors import HeadTooLarge, ProtocolError, RemoteError
-from .messages import Headers
+from .fields import Headers
 
 _ORDINARY = bytes({*b"\t\r\n", *range(0x20, 0x7F), *range(0x80, 0x100)})  # all that a head is made of
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")

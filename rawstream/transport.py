@@ -9,27 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
-import struct
 from collections.abc import Callable
 from typing import cast
 
+from . import sockets
 from .config import Limits, Timeouts
 from .deadlines import GRAIN, Deadline, Deadlines
 from .errors import Disconnected, ReadTimeout, RemoteError, Stalled
+from .inbox import LINES, Inbox
+from .turns import NO_WORK, Turns
 from .watch import Watch
-
-_PIECE = 8 * 1024
-"""Bytes given out at once: if they are a body in chunks of a byte each, h11 takes 10 ms for them."""
 
 
 class Transport(asyncio.Protocol):
     """One connection to a peer. `connected` is called when it is there, `lost` when it is gone for good."""
 
     __slots__ = (
-        "__weakref__", "_behind", "_connected", "_deadlines", "_drained", "_dropping", "_ended", "_fd", "_gone",
-        "_held", "_inbox", "_left", "_left_at", "_limits", "_loop", "_lost", "_readable", "_reading", "_stall",
-        "_timeouts", "_transport", "_wrote_at", "body_ended", "client", "sent", "watched", "writable",
+        "__weakref__", "_behind", "_body_ended", "_connected", "_deadlines", "_drained", "_ended", "_fd", "_gone",
+        "_inbox", "_left", "_left_at", "_limits", "_loop", "_lost", "_readable", "_reading", "_stall", "_timeouts",
+        "_transport", "_turns", "_work", "_wrote_at", "client", "dropping", "sent", "watched", "when_writable",
+        "writable",
     )  # fmt: skip
 
     def __init__(
@@ -43,16 +42,15 @@ class Transport(asyncio.Protocol):
         self._limits = limits
         self._timeouts = timeouts
         self._deadlines = deadlines
-        self._connected = connected
-        self._lost = lost
+        self._connected, self._lost = connected, lost
+        self._work = NO_WORK  # by who reads here, with what was read
         self._loop = asyncio.get_running_loop()
+        self._turns = Turns.of(self._loop)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made
-        self._inbox: list[bytes] = []
-        self._held = 0  # bytes in the inbox
+        self._inbox = Inbox()
         self._ended = False  # the peer ended its side, or the connection is lost: nothing more will be received
-        self._dropping = False  # more came than is held: it was dropped, and so is what follows
         self._gone = False  # nothing more can be sent
-        self._reading = True
+        self._reading, self._body_ended = True, False
         self._readable: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._stall: Deadline | None = None
@@ -60,11 +58,13 @@ class Transport(asyncio.Protocol):
         self._left_at = 0.0  # ... and found to have grown
         self._fd = -1  # the socket, where we may send on it ourselves
         self._behind = False  # asyncio's transport was given something to send
-        self.body_ended = False
-        """Set while what comes in belongs to a next request."""
+        self.dropping = False
+        """More of next requests came than is held: it was dropped, and so is what follows."""
         self.watched: Watch | None = None
         self.writable = False
         """False while the peer is behind, and when it is gone."""
+        self.when_writable: Callable[[], None] | None = None
+        """Called each time that the peer may be written to again."""
         self.client: tuple[str, int] | None = None
         """The peer's address and port; None on a Unix socket."""
         self.sent = 0
@@ -86,50 +86,40 @@ class Transport(asyncio.Protocol):
         self._connected(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._dropping:
+        if self.dropping:
             return
-        self._inbox.append(data)
-        self._held += len(data)
+        self._inbox.add(data)
         waited_for = self._readable is not None and not self._readable.done()
-        if self._held > self._limits.held and not waited_for:
-            if self.body_ended:
+        if len(self._inbox) > self._limits.held and not waited_for:
+            if self._body_ended:
                 # With reading paused, a FIN or RST behind all this would go unnoticed. So it is read on and dropped;
                 # since a request may be lost in it, this connection takes no more of them.
                 self._inbox.clear()
-                self._held = 0
-                self._dropping = True
+                self.dropping = True
             else:
-                self._reading = False
-                self._transport.pause_reading()
-        self._wake_reader()
+                self._read_on()
+        self._wake(self._readable)
 
     def eof_received(self) -> bool:
         self._ended = True
-        if self._is_reset():
+        if sockets.was_reset(self._transport.get_extra_info("socket")):  # see there: it is no end
             self._transport.abort()
             return False
-        self._wake_reader()
+        self._wake(self._readable)
         if self.watched is not None:
             self.watched.lost(eof=True)
         # True: our side stays open, a short answer can still be sent. TLS has no half-closed connections.
         return not self.tls
 
-    def _is_reset(self) -> bool:
-        """Whether the "end" is a reset, for which uvloop before 0.23 takes one that comes with the last bytes."""
-        sock = self._transport.get_extra_info("socket")
-        try:
-            return sock is not None and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-        except (OSError, ValueError):
-            return False  # it is closed already
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = self._gone = True
         self.writable = False
+        self._fd = -1  # from now on it may be another's
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-        self._wake_reader()
-        self._wake_writer()
+        self._wake(self._readable)
+        self._wake(self._drained)
         if self.watched is not None:
             self.watched.lost(eof=False)
         self._lost(self)
@@ -140,47 +130,55 @@ class Transport(asyncio.Protocol):
     def resume_writing(self) -> None:
         if not self._gone:
             self.writable = True
-        self._wake_writer()
+        self._wake(self._drained)
+        if self.when_writable is not None and self.writable:
+            self.when_writable()
 
-    def _wake_reader(self) -> None:
-        if self._readable is not None and not self._readable.done():
-            self._readable.set_result(None)
-
-    def _wake_writer(self) -> None:
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+    @staticmethod
+    def _wake(waiting: asyncio.Future[None] | None) -> None:
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
-    async def read(self, seconds: float) -> bytes:
-        """What has come, a piece at a time; b"" at the end.
+    async def read(self, seconds: float, lines: float = LINES) -> bytes:
+        """What has come, a piece of at most so many `lines` at a time; b"" at the end. Cancelling loses nothing.
 
         Raises ReadTimeout after `seconds` of nothing, and Disconnected if all is lost.
-
-        Cancelling loses nothing.
         """
         if self._inbox:
-            await asyncio.sleep(0)  # who sends much at once shall not keep the others waiting
-        elif not (self._ended or self._dropping):
-            self._readable = self._loop.create_future()
+            self._work = await self._turns.go_on(self._work)  # who sends much shall not keep the others waiting
+        elif not (self._ended or self.dropping):
+            readable = self._readable = self._loop.create_future()
             deadline = self._deadlines.after(seconds, self._read_too_late)
             try:
-                await self._readable
+                await readable
             finally:
                 deadline.cancel()
-                self._readable = None
+                if self._readable is readable:  # else another one reads since
+                    self._readable = None
         if not self._inbox and self._gone:
             raise Disconnected("the connection was lost")
-        data = b"".join(self._inbox)
-        self._keep(data[_PIECE:])
-        return data[:_PIECE]
+        piece = self._inbox.take(lines)
+        self._read_on()
+        return piece
 
-    def _keep(self, rest: bytes) -> None:
-        self._inbox = [rest] if rest else []
-        self._held = len(rest)
-        if not self._reading and self._held <= self._limits.held:
-            self._reading = True
-            self._transport.resume_reading()
+    def _read_on(self) -> None:
+        """Go on receiving if there is room, or pause."""
+        wanted = self._body_ended or len(self._inbox) <= self._limits.held
+        if wanted is not self._reading and not self._transport.is_closing():
+            self._reading = wanted
+            (self._transport.resume_reading if wanted else self._transport.pause_reading)()
+
+    @property
+    def body_ended(self) -> bool:
+        """What comes in belongs to a next request, and somebody works for this one, who shall hear of a loss."""
+        return self._body_ended
+
+    @body_ended.setter
+    def body_ended(self, ended: bool) -> None:
+        self._body_ended = ended
+        self._read_on()
 
     def hurry(self, seconds: float) -> None:
         """Let the reading under way wait for no longer than `seconds` from now."""
@@ -211,31 +209,34 @@ class Transport(asyncio.Protocol):
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> bool:
+    def write(self, data: bytes | memoryview) -> bool:
         """Send `data` now, as far as the socket takes it; never waits. Nothing happens if the peer is gone.
 
         Returns `writable`.
         """
-        if self._transport.is_closing():
-            return False
-        self._wrote_at = self._loop.time()
-        if self._stall is None:  # then all that was sent before has left
-            self._left, self._left_at = self.sent, self._wrote_at
-            self._stall = self._deadlines.after(self._timeouts.write_stall / 4, self._look_for_stall)
-        self.sent += len(data)
-        if self._fd >= 0 and not (self._behind and self._transport.get_write_buffer_size()):
-            # asyncio's transport would do the same, at three times the price.
+        if self._fd >= 0 and not self._behind:  # asyncio's transport would do the same, at four times the price
+            self._wrote_at = self._loop.time()
             try:
                 sent = os.write(self._fd, data)
             except OSError:
                 sent = 0  # it meets this too, and knows what to do
+            self.sent += sent
             if sent == len(data):
-                self._behind = False
-                return self.writable
+                return True
             self._behind = True
-            self._transport.write(memoryview(data)[sent:])
-        else:
-            self._transport.write(data)
+            return self._hand_over(memoryview(data)[sent:])
+        if self._transport.is_closing():
+            return False
+        self._wrote_at = self._loop.time()
+        self._behind = bool(self._transport.get_write_buffer_size())
+        return self.write(data) if self._fd >= 0 and not self._behind else self._hand_over(data)
+
+    def _hand_over(self, data: bytes | memoryview) -> bool:
+        if self._stall is None:  # then all that was sent before has left
+            self._left, self._left_at = self.sent, self._wrote_at
+            self._stall = self._deadlines.after(self._timeouts.write_stall / 4, self._look_for_stall)
+        self.sent += len(data)
+        self._transport.write(data)
         return self.writable
 
     async def drain(self) -> None:
@@ -270,6 +271,7 @@ class Transport(asyncio.Protocol):
     def close(self) -> None:
         """Send what waits to be sent, under the same deadline, and close."""
         if not self._transport.is_closing():  # asyncio's TLS transport breaks when it is closed twice
+            self._fd = -1
             self._transport.close()
 
     async def linger(self, seconds: float, end_ours: bool = True) -> None:
@@ -283,30 +285,31 @@ class Transport(asyncio.Protocol):
             if end_ours and self._transport.can_write_eof() and not self._transport.is_closing():
                 with contextlib.suppress(OSError):  # the peer is gone, and this is told in a moment
                     self._transport.write_eof()
-            self._dropping = False
+            self.dropping = False
             until = self._loop.time() + seconds
             with contextlib.suppress(RemoteError):
                 while self._loop.time() < until and await self.read(until - self._loop.time()):
-                    self._keep(b"")
+                    self._inbox.clear()
+                    self._read_on()
         finally:
             self.close()
 
     def close_by_reset(self) -> None:
-        """Let the connection end by a reset when it is closed: to an HTTP/1.0 client a close is a proper end."""
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None and sock.family != getattr(socket, "AF_UNIX", None) and not self._gone:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        """Let closing reset the connection: to an HTTP/1.0 client its end is a proper end."""
+        if not self._gone:
+            sockets.reset_when_closed(self._transport.get_extra_info("socket"))
 
     def abort(self) -> None:
         """Reset the connection at once; what waits to be sent is dropped, here and in the kernel."""
         if not self._gone:  # asyncio's transport breaks when it is aborted after its end
             self.close_by_reset()
+            self._fd = -1
             self._transport.abort()
 
     @property
     def unread(self) -> bool:
         """More has come than was read: it is held still, or was dropped, and more of it may be on its way."""
-        return self._dropping or bool(self._inbox)
+        return self.dropping or bool(self._inbox)
 
     @property
     def silence(self) -> float:

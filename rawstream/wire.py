@@ -23,7 +23,8 @@ from typing import Final, Literal, TypeAlias
 import h11
 
 from .errors import AnswerError, HeadTooLarge, LocalError, ProtocolError, RemoteError, TargetTooLong, phrase
-from .messages import Headers, RequestHead, ResponseHead
+from .fields import Headers
+from .messages import RequestHead, ResponseHead
 from .strict import Intake, bad_codings, check_head, in_plain_words, resolve
 
 Frame: TypeAlias = Callable[[bytes], bytes]
@@ -81,6 +82,8 @@ class ServerWire:
     The caller feeds bytes, takes events with `receive`, answers with `respond`, or with `start` and frames and `end`,
     and then, where `reusable`, calls `next_cycle`. RemoteError tells that the peer is at fault: answer it and close.
     """
+
+    __slots__ = ("__weakref__", "_bodiless", "_h11", "_intake", "_max_head", "_max_headers", "_max_target", "_refused")
 
     def __init__(self, max_head: int = 16 * 1024, max_headers: int = 100, max_target: int = 8 * 1024) -> None:
         self._max_head = max_head
@@ -183,11 +186,14 @@ class ServerWire:
 
     def respond(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
         """A whole response; to a HEAD its head alone. Raises AnswerError for fields that cannot be sent."""
+        return b"".join(self.respond_apart(status, headers, body))
+
+    def respond_apart(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> tuple[bytes, bytes]:
+        """The same as its head and its body, which is not copied: many may be sent a large one at the same time."""
         length = () if status in (204, 304) else (("Content-Length", str(len(body))),)
-        data = self._h11.send(_response(status, (*headers, *length)))
-        if body and not self._bodiless:
-            data += self._h11.send(h11.Data(data=body))
-        return data + self._h11.send(h11.EndOfMessage())
+        head = self._h11.send(_response(status, (*headers, *length)))
+        data = self._h11.send(h11.Data(data=body)) if body and not self._bodiless else b""
+        return head, data + self._h11.send(h11.EndOfMessage())
 
     # -- where the two sides stand -----------------------------------------------------------------------------------
 
@@ -318,5 +324,8 @@ def _encoded(headers: Iterable[tuple[str, str]]) -> ByteFields:
     return fields
 
 
+_name = functools.lru_cache(512)(functools.partial(str, encoding="ascii"))  # thousands of connections hold the same few
+
+
 def _headers(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
-    return Headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in fields])
+    return Headers([(_name(name), value.decode("latin-1")) for name, value in fields])

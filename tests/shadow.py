@@ -15,7 +15,8 @@ from weakref import WeakKeyDictionary
 import h11
 
 from rawstream import exchange, wire
-from rawstream.messages import Headers, RequestHead
+from rawstream.fields import Headers
+from rawstream.messages import RequestHead
 from rawstream.wire import Frame, PreparedHead, ServerWire
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from rawstream.access import Access
 from rawstream.errors import HTTPError, LocalError
-from rawstream.messages import Headers, RequestHead
+from rawstream.fields import Headers
+from rawstream.messages import RequestHead
 
 APP = "https://app.example"
 VARY = ("Vary", "Origin")

@@ -11,7 +11,10 @@ import pytest
 
 from rawstream import answers, errors, formats
 from rawstream.answers import failure, fields, represent, verdict
-from rawstream.messages import Headers, Response, Stream, pairs
+from rawstream.fields import Headers, pairs
+from rawstream.messages import Response, Stream
+from rawstream.patience import Overdue
+from rawstream.service import NoRoom
 
 GMT = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z][a-z] \d{4} \d\d:\d\d:\d\d GMT")
 
@@ -200,6 +203,7 @@ def test_the_verdict_tells_what_the_client_may_know(error: Exception, expected: 
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 JSON = ("Content-Type", "application/json; charset=utf-8")
+VARY = ("Vary", "Accept")
 ID = ("X-Request-Id", "abc-1")
 
 
@@ -209,17 +213,17 @@ def parts(answer: Response) -> tuple[int, list[tuple[str, str]], bytes]:
 
 def test_a_failure_is_a_line_of_text_with_the_requests_id() -> None:
     answer = failure(errors.NotFound("nothing is at /x"), "abc-1")
-    assert parts(answer) == (404, [TEXT, ID], b"404 Not Found: nothing is at /x\n")
+    assert parts(answer) == (404, [TEXT, ID, VARY], b"404 Not Found: nothing is at /x\n")
 
 
 def test_for_who_asks_for_json_it_is_json() -> None:
     answer = failure(errors.NotFound("nothing is at /x"), "abc-1", "application/json")
-    assert parts(answer) == (404, [JSON, ID], b'{"status":404,"error":"nothing is at /x"}\n')
+    assert parts(answer) == (404, [JSON, ID, VARY], b'{"status":404,"error":"nothing is at /x"}\n')
 
 
 @pytest.mark.parametrize("accept", [None, "", "*/*", "text/html", "text/plain, application/json;q=0.5"])
 def test_for_others_it_is_text(accept: str | None) -> None:
-    assert parts(failure(errors.NotFound(), "abc-1", accept))[1] == [TEXT, ID]
+    assert parts(failure(errors.NotFound(), "abc-1", accept))[1] == [TEXT, ID, VARY]
 
 
 def test_a_failure_of_ours_tells_its_phrase_and_nothing_more() -> None:
@@ -231,18 +235,47 @@ def test_a_failure_of_ours_tells_its_phrase_and_nothing_more() -> None:
 @pytest.mark.parametrize("accept", [None, "application/json"])
 def test_the_fields_of_the_error_go_along(accept: str | None) -> None:
     answer = failure(errors.Unavailable("too many", 5), "abc-1", accept)
-    assert parts(answer)[1][1:] == [("Retry-After", "5"), ID]
+    assert parts(answer)[1][1:] == [("Retry-After", "5"), ID, VARY]
     answer = failure(errors.MethodNotAllowed(["GET", "HEAD"]), "abc-1", accept)
-    assert parts(answer)[1][1:] == [("Allow", "GET, HEAD"), ID]
+    assert parts(answer)[1][1:] == [("Allow", "GET, HEAD"), ID, VARY]
 
 
-def test_what_depends_on_accept_alone_says_so() -> None:
-    assert ("Vary", "Accept") in parts(failure(errors.NotAcceptable("this can be sent as ..."), "abc-1"))[1]
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json"])
+@pytest.mark.parametrize("error", [errors.NotAcceptable("this can be sent as ..."), errors.HTTPError(402), KeyError()])
+def test_a_failure_depends_on_accept_and_says_so_once(error: Exception, accept: str | None) -> None:
+    """Or a cache would give one client's JSON to another who reads text."""
+    assert [value for name, value in parts(failure(error, "abc-1", accept))[1] if name == "Vary"] == ["Accept"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["Cookie"], ["Cookie", "Accept"]),
+        (["Accept-Encoding"], ["Accept-Encoding", "Accept"]),
+        (["Accept"], ["Accept"]),
+        (["Origin, accept"], ["Origin, accept"]),
+        (["Origin,Accept ,Cookie"], ["Origin,Accept ,Cookie"]),
+        (["Origin", "ACCEPT"], ["Origin", "ACCEPT"]),
+        (["*"], ["*"]),
+        ([""], ["", "Accept"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["Vary", "vary"])
+def test_what_else_a_failure_depends_on_is_for_its_error_to_say(name: str, given: list[str], told: list[str]) -> None:
+    answer = failure(errors.HTTPError(402, headers=[(name, value) for value in given]), "abc-1")
+    assert [value for field, value in parts(answer)[1] if field.lower() == "vary"] == told
+
+
+@pytest.mark.parametrize("error", [Overdue(), NoRoom("too many streams are open")])
+def test_who_ran_out_of_time_or_found_no_room_is_told_when_to_come_back(error: Exception) -> None:
+    answer = failure(error, "abc-1")
+    assert answer.status == 503
+    assert ("Retry-After", "5") in parts(answer)[1]
 
 
 @pytest.mark.parametrize("detail", ["half a pair: \ud83d", "这", 'a "quote" and a \\', "two\nlines"])
 def test_what_a_client_sent_can_be_told_whatever_it_is(detail: str) -> None:
-    told = detail.replace("\ud83d", "?")
+    told = detail.replace("\ud83d", "?").replace("\n", "\\n")
     text = failure(errors.HTTPError(400, detail), "abc-1").body.decode()
     assert text == f"400 Bad Request: {told}\n"
     body = failure(errors.HTTPError(400, detail), "abc-1", "application/json").body
@@ -261,13 +294,18 @@ def messages(detail: str) -> set[str]:
 def test_a_message_to_a_client_has_at_most_300_characters() -> None:
     assert messages("x" * 300) == {"x" * 300}
     assert messages("x" * 301) == messages("x" * 1_000_000) == {"x" * 299 + "…"}
-    assert messages("\x00" * 301) == {"?" * 299 + "…"}
+    assert messages("\x00" * 301) == {("\\x00" * 100)[:299] + "…"}
     assert messages("\ud83d" * 301) == {"?" * 299 + "…"}
 
 
 @pytest.mark.parametrize(
-    "bad", ["\x00", "\x07", "\x08", "\x0b", "\x0c", "\x1b", "\x1f", "\x7f", "\x80", "\x85", "\x9b", "\x9f", "\ud83d"]
-)
-def test_a_message_to_a_client_has_no_control_characters(bad: str) -> None:
-    """Nor halves of surrogate pairs; tabs and ends of lines stay, since a handler's own text may have them."""
-    assert messages(f"no {bad}[2J here\tor\r\nthere") == {"no ?[2J here\tor\r\nthere"}
+    ("bad", "shown"),
+    [
+        ("\x00", "\\x00"), ("\x07", "\\x07"), ("\t", "\\t"), ("\n", "\\n"), ("\r\n", "\\r\\n"), ("\x0b", "\\x0b"),
+        ("\x1b", "\\x1b"), ("\x7f", "\\x7f"), ("\x80", "\\x80"), ("\x85", "\\x85"), ("\x9f", "\\x9f"),
+        ("\u2028", "\\u2028"), ("\ud83d", "?"),
+    ],
+)  # fmt: skip
+def test_a_message_to_a_client_is_a_line_without_control_characters(bad: str, shown: str) -> None:
+    """It may quote a path, and so anything; halves of surrogate pairs cannot be sent at all."""
+    assert messages(f"no {bad}[2J here") == {f"no {shown}[2J here"}

@@ -1,4 +1,7 @@
-"""The benchmarks around the load: statistics, turns, report, plots, command line, and a small run of the real thing."""
+"""The benchmarks around the load: statistics, turns, report, plots, command line, and a small run of the real thing.
+
+A peer whose program is not on this machine (cc, go, nginx with nchan, node) is left out here, as in a run.
+"""
 
 import dataclasses
 import io
@@ -6,19 +9,40 @@ import itertools
 import json
 import math
 import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import cli, report
-from benchmarks.answer import Event, WrongAnswer
+from benchmarks.answer import Event, Read, WrongAnswer, parse
+from benchmarks.channel import check_stream, data_of
+from benchmarks.machine import missing_programs, programs
 from benchmarks.peers import PEERS, Peer
-from benchmarks.process import DidNotStart, Server, Usage, core_busy_ns, cpu_ns, peak_bytes, tree
+from benchmarks.process import (
+    ROOT,
+    DidNotStart,
+    Server,
+    Usage,
+    core_busy_ns,
+    cpu_ns,
+    peak_bytes,
+    resident_bytes,
+    socket_bytes,
+    tree,
+)
 from benchmarks.progress import Progress
+from benchmarks.requests import Publisher, connect, numbered
 from benchmarks.settings import QUICK, Settings
+from benchmarks.subscribers import Subscribers, possible
 from benchmarks.summary import curve, histogram, median_curve, percentile, ratio, spread
 from benchmarks.targets import TARGETS, verdicts
 from benchmarks.turns import Entry, Outcome, count_turns, enter, run
@@ -47,6 +71,20 @@ TINY = Settings(
     flush_groups=3,
     flush_size=4,
     flush_wait=0.002,
+    fanout_subscribers=4,
+    fanout_interval=0.01,
+    fanout_seconds=0.1,
+    fanout_fast_seconds=0.05,
+    many_subscribers=6,
+    many_interval=0.01,
+    many_seconds=0.1,
+    many_fast_seconds=0.05,
+    idle_connections=5,
+    idle_seconds=0.05,
+    slow_subscribers=4,
+    slow_stalled=2,
+    slow_interval=0.01,
+    slow_seconds=0.1,
 )
 READER = {"read_us": 5.0, "echo_us": 15.0}
 ABOUT: dict[str, object] = {
@@ -54,6 +92,14 @@ ABOUT: dict[str, object] = {
     "versions": {"python": "3.11.7", "uvloop": None},
     "reader": READER,
 }
+
+
+@pytest.fixture(autouse=True)
+def files() -> Iterator[None]:
+    """A run allows itself as many open files as it can get; the other tests shall not have them."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 # -- statistics --------------------------------------------------------------------------------------------------------
@@ -122,7 +168,8 @@ def test_the_cpu_time_of_a_process_is_that_of_its_clock() -> None:
 
 def test_memory_and_processes_are_found() -> None:
     assert tree(os.getpid())[0] == os.getpid()
-    assert peak_bytes(os.getpid()) > 1_000_000
+    assert peak_bytes(os.getpid()) >= resident_bytes(os.getpid()) > 1_000_000
+    assert socket_bytes() >= 0
     assert core_busy_ns(CORES[0]) > 0
 
 
@@ -142,6 +189,42 @@ def test_usage_tells_what_others_took() -> None:
 def test_a_peer_that_ends_at_once_says_why() -> None:
     with pytest.raises(DidNotStart, match="No module named"), Server("benchmarks.peers.nobody", (), CORES[0]):
         pass
+
+
+def test_leaving_a_server_ends_its_children_too() -> None:
+    with Server("benchmarks.peers.floor", (), CORES[0]) as server:
+        assert tree(server.pid) == [server.pid]
+        pid = server.pid
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_server_does_not_outlive_a_run_that_is_killed() -> None:
+    code = "\n".join(
+        [
+            "import os, signal",
+            "from benchmarks.process import Server",
+            f"server = Server('benchmarks.peers.floor', (), {CORES[0]}).__enter__()",
+            "print(server.pid, flush=True)",
+            "os.kill(os.getpid(), signal.SIGKILL)",
+        ]
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    try:
+        ended = os.pidfd_open(int(killed.stdout))
+    except ProcessLookupError:
+        return  # already
+    ready, _, _ = select.select([ended], [], [], 30)
+    os.close(ended)
+    assert ready
+
+
+def test_programs_and_files_are_looked_for() -> None:
+    assert missing_programs(["no-such-program", "/no/such/file", "env", "/proc"]) == [
+        "no-such-program",
+        "/no/such/file",
+    ]
+    assert programs().keys() == {"cc", "go", "nginx", "node"}
 
 
 # -- progress ----------------------------------------------------------------------------------------------------------
@@ -311,6 +394,23 @@ def test_the_report_says_when_the_run_was_noisy_or_the_reader_the_limit() -> Non
     assert "may be the limit, for: rawstream (paced)" in text
 
 
+def test_a_metric_that_only_some_have_is_left_open_for_the_others() -> None:
+    column = Column("lag_p99_us", "lag p99 µs", ratio=True)
+    workload = dataclasses.replace(fake("lag"), columns=(column,))
+    ours, theirs = entry_of("rawstream", sample(cpu_per_chunk_us=1.0)), entry_of("aiohttp", sample(lag_p99_us=70.0))
+    result = report.build("fanout", [Outcome(workload, [ours, theirs])], Settings(), ABOUT)
+    lines = report.tables(result, [workload]).splitlines()
+    assert any(line.split() == ["rawstream", "–"] for line in lines)
+    assert any("70 (70–70)" in line and line.endswith("–") for line in lines)
+
+
+def test_the_report_says_who_was_not_busy_when_it_should_be() -> None:
+    entries = [entry_of("rawstream", sample(fast_server_busy=0.7)), entry_of("aiohttp", sample(fast_server_busy=0.97))]
+    result = report.build("fanout", [Outcome(fake("fast"), entries)], Settings(), ABOUT)
+    (note,) = [line for line in report.tables(result, []).splitlines() if "could have gone faster" in line]
+    assert note.endswith(": rawstream (fast).")
+
+
 def test_without_rawstream_the_first_peer_is_the_base() -> None:
     outcome = outcome_of(entry_of("aiohttp", sample(cpu_per_chunk_us=2.0)), entry_of("floor", sample()))
     assert report.baseline(outcome.measured) is outcome.entries[0]
@@ -355,6 +455,30 @@ def test_a_rate_is_held_against_the_highest() -> None:
     assert (latency.against, latency.met) == ("aiohttp, uvloop", True), "the latency of the peer with the best rate"
 
 
+def test_a_fan_out_is_held_against_the_floor_and_each_kind_of_peer() -> None:
+    cost = {"rawstream": 9.0, "floor-c": 6.0, "nchan": 12.0, "go": 10.0, "aiohttp": 20.0, "uvicorn": 17.0}
+    entries = [entry_of(name, sample(cpu_per_delivery_us=value)) for name, value in cost.items()]
+    found = [(each.against, each.target.wanted, each.met) for each in verdicts([outcome_of(*entries, name="fanout")])]
+    assert found == [
+        ("floor (send loop in C)", 1.5, True),
+        ("Go's net/http", 1.0, True),
+        ("uvicorn (httptools, uvloop) + Starlette", 0.5, False),
+    ]
+
+
+def test_a_plain_limit_is_held_against_its_own_variant() -> None:
+    peer = BY_NAME["rawstream"]
+    outcome = outcome_of(
+        Entry(Contender(peer), samples=[sample(memory_per_connection_bytes=8_000)]),
+        Entry(Contender(peer, "/idle", "handler streams"), samples=[sample(memory_per_connection_bytes=13_000)]),
+        name="idle",
+    )
+    subscribers, handlers = verdicts([outcome])
+    assert (subscribers.ours, subscribers.met) == ("rawstream", True)
+    assert (handlers.ours, handlers.met) == ("rawstream, handler streams", False)
+    assert handlers.text().endswith("rawstream, handler streams is 13,000 (wanted ≤ 12,288)")
+
+
 def test_without_a_peer_there_is_no_verdict() -> None:
     assert verdicts([outcome_of(entry_of("rawstream", sample(cpu_per_chunk_us=20, latency_p50_us=30)))]) == []
 
@@ -397,6 +521,195 @@ def test_a_group_is_told_by_its_yields_and_reads() -> None:
     assert flush_workload._timeline(group) == [(0.0, 0), (0.1, 0), (0.2, 0), (0.5, 2), (0.9, 1)]
 
 
+# -- subscribers -------------------------------------------------------------------------------------------------------
+
+
+def frame(stamp: int) -> bytes:
+    """A chunk with an event, as a channel may send it."""
+    event = b"id: 1-%d\ndata: %018d\n\n" % (stamp, stamp)
+    return b"%x\r\n%b\r\n" % (len(event), event)
+
+
+@pytest.fixture
+def crowd() -> Iterator[Subscribers]:
+    with Subscribers(0) as subscribers:
+        yield subscribers
+
+
+def subscriber(crowd: Subscribers) -> socket.socket:
+    """Subscribe; gives the server's end."""
+    ours, theirs = socket.socketpair()
+    crowd.add(ours)
+    return theirs
+
+
+def test_subscribers_are_counted_event_by_event(crowd: Subscribers) -> None:
+    with subscriber(crowd) as first, subscriber(crowd) as second:
+        for stamp in (7, 8):
+            crowd.expect(stamp)
+        first.send(frame(7) + frame(8))
+        crowd.turn(1)
+        assert [crowd.complete(stamp) for stamp in (7, 8)] == [False, False]
+        second.send(frame(7))
+        crowd.turn(1)
+        assert [crowd.complete(stamp) for stamp in (7, 8)] == [True, False]
+        second.send(frame(8))
+        crowd.settle(1)
+    assert [len(arrived) for arrived in crowd.arrivals.values()] == [2, 2]
+    assert (crowd.missing, crowd.doubled) == (0, 0)
+
+
+def test_an_event_may_be_cut_anywhere(crowd: Subscribers) -> None:
+    with subscriber(crowd) as whole, subscriber(crowd) as cut:
+        for stamp in (123_456_789_012_345_678, 123_456_789_012_345_679):
+            crowd.expect(stamp)
+            whole.send(frame(stamp))
+            crowd.turn(1)
+            for byte in frame(stamp):
+                cut.send(bytes([byte]))
+                crowd.turn(1)
+            assert crowd.complete(stamp)
+    assert (crowd.missing, crowd.doubled) == (0, 0)
+
+
+def test_what_is_missing_or_comes_twice_is_counted(crowd: Subscribers) -> None:
+    with subscriber(crowd) as good, subscriber(crowd) as bad:
+        for stamp in (1, 2, 3):
+            crowd.expect(stamp)
+            good.send(frame(stamp))
+            crowd.turn(1)
+        for stamp in (1, 1, 3):
+            bad.send(frame(stamp))
+            crowd.turn(1)
+    assert (crowd.missing, crowd.doubled) == (1, 1)
+
+
+def test_a_subscriber_that_comes_later_misses_nothing(crowd: Subscribers) -> None:
+    crowd.expect(1)
+    with subscriber(crowd) as late:
+        crowd.expect(2)
+        late.send(frame(2))
+        crowd.settle(1)
+    assert (crowd.missing, crowd.doubled) == (0, 0)
+
+
+def test_an_event_that_nobody_published_is_wrong(crowd: Subscribers) -> None:
+    with subscriber(crowd) as stranger:
+        stranger.send(frame(5))
+        with pytest.raises(WrongAnswer, match="not published"):
+            crowd.turn(1)
+
+
+def test_a_subscriber_that_is_cut_off_is_wrong(crowd: Subscribers) -> None:
+    subscriber(crowd).close()
+    with pytest.raises(WrongAnswer, match="cut off"):
+        crowd.turn(1)
+
+
+def test_an_event_that_does_not_come_is_wrong(crowd: Subscribers) -> None:
+    with subscriber(crowd):
+        crowd.expect(1)
+        with pytest.raises(WrongAnswer, match="reached 0 of 1"):
+            crowd.settle(0)
+
+
+def test_there_are_no_more_subscribers_than_files() -> None:
+    assert possible(3) == 3
+    assert possible(10**9) < 10**9
+
+
+def test_a_publisher_waits_for_its_whole_answer_and_no_other() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        publisher = Publisher(listener.getsockname()[1], 24)
+        end, _ = listener.accept()
+        with publisher.sock, end:
+            stamp = publisher.publish()
+            assert end.recv(1000).endswith(b"Content-Length: 24\r\n\r\n%018d......" % stamp)
+            for piece in (b"HTTP/1.1 201 Created\r\nContent-Len", b"gth: 2\r\n\r\no", b"k"):
+                assert publisher.waiting
+                publisher.feed(piece)
+            assert not publisher.waiting
+            publisher.waiting = True
+            publisher.feed(b"HTTP/1.1 202 \r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+            assert publisher.waiting
+            publisher.feed(b"0\r\n\r\n")
+            assert not publisher.waiting
+            with pytest.raises(WrongAnswer, match="publishing was answered"):
+                publisher.feed(b"HTTP/1.1 404 Not Found\r\n\r\n")
+            with pytest.raises(WrongAnswer, match="closed"):
+                publisher.feed(b"")
+
+
+def test_many_clients_come_from_several_addresses() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        addresses = []
+        for number in (0, 4_999, 5_000, 14_999):
+            with connect(listener.getsockname()[1], number) as sock:
+                addresses.append(sock.getsockname()[0])
+    assert addresses == ["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.3"]
+
+
+def test_a_subscription_that_is_not_answered_200_is_wrong() -> None:
+    peer = BY_NAME["aiohttp"]
+    with (
+        Server(peer.module, peer.arguments, CORES[0]) as server,
+        Subscribers(server.port, "/nothing") as crowd,
+        pytest.raises(WrongAnswer, match=r"answered b'HTTP/1\.1 404"),
+    ):
+        crowd.join(1, 5)
+
+
+def test_a_subscription_that_is_not_answered_is_wrong() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        Subscribers(listener.getsockname()[1]) as crowd,
+        pytest.raises(WrongAnswer, match="no answer for 0 s: 2 of 2 subscribers wait"),
+    ):
+        crowd.join(2, 0)
+
+
+# -- a peer's channel --------------------------------------------------------------------------------------------------
+
+
+def test_the_data_of_a_body_is_found_in_any_spelling() -> None:
+    body = b": hi\n\nid: 1\nevent: tick\ndata: a\n\ndata:b\r\n\r\nretry: 5\n\n"
+    assert data_of(body) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"), [(b"data: a\n", "has no end"), (b"date: a\n\n", "not a field"), (b"what\n\n", "not a field")]
+)
+def test_what_is_no_event_is_wrong(body: bytes, words: str) -> None:
+    with pytest.raises(WrongAnswer, match=words):
+        data_of(body)
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"404 Not Found\r\nContent-Length: 0", "status 404"),
+        (b"200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked", "text/plain"),
+        (b"200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9", "length"),
+        (b"200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip", "encoded"),
+    ],
+)
+def test_a_channel_without_the_right_head_is_wrong(head: bytes, words: str) -> None:
+    with pytest.raises(WrongAnswer, match=words):
+        check_stream(parse([Read(0, b"HTTP/1.1 %b\r\n\r\n" % head)], until_close=True))
+
+
+def test_a_stream_may_end_with_its_connection() -> None:
+    answer = parse(
+        [Read(0, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata"), Read(1, b": x\n\n")], True
+    )
+    check_stream(answer)
+    assert (answer.body, answer.complete) == (b"data: x\n\n", False)
+
+
+def test_a_stamp_is_padded_to_the_size_of_its_event() -> None:
+    assert numbered(5, 20) == b"000000000000000005.."
+
+
 # -- the command line --------------------------------------------------------------------------------------------------
 
 
@@ -405,7 +718,7 @@ def test_a_group_is_told_by_its_yields_and_reads() -> None:
     [
         ([], "required"),
         (["speed"], "invalid choice: 'speed'"),
-        (["latency", "--peers", "rawstream,apache"], "no peer 'apache'; there are: floor, rawstream,"),
+        (["latency", "--peers", "rawstream,apache"], "no peer 'apache'; there are: floor, floor-c, rawstream,"),
         (["latency", "--peers", ""], "no peer ''"),
         (["latency", "--workloads", "flush"], "no workload 'flush'; there are: paced, burst, first"),
         (["latency", "--rounds", "0"], "'0' is not a number of at least 1"),
@@ -426,7 +739,9 @@ def test_a_wrong_option_is_one_clear_line_and_status_2(
 
 def test_quick_is_one_round_of_all_workloads() -> None:
     assert QUICK.rounds == 1
-    assert {workload.name for each in COMMANDS.values() for workload in each} == {"paced", "burst", "first", "flush"}
+    assert {workload.name for each in COMMANDS.values() for workload in each} == {
+        "paced", "burst", "first", "flush", "fanout", "fanout-many", "idle", "slow",
+    }  # fmt: skip
 
 
 # -- the real thing, small ---------------------------------------------------------------------------------------------
@@ -480,9 +795,49 @@ def test_flush_of_rawstream_in_each_policy(tmp_path: Path) -> None:
     assert [path.name for path in cli.write(result, tmp_path)] == ["flush.json", "flush-timeline.svg", "flush-gaps.svg"]
 
 
+def test_fanout_of_rawstream(tmp_path: Path) -> None:
+    result = small("fanout", "rawstream")
+    for name, count in (("fanout", 4), ("fanout-many", 6)):
+        found = result["workloads"][name]["contenders"]["rawstream"]["samples"][0]
+        assert all(math.isfinite(value) and value >= 0 for value in found.values()), name
+        assert found["subscribers"] == count
+        assert 0 < found["first_p50_us"] <= found["last_p50_us"]
+        assert found["deliveries_per_s"] > 0
+        assert {"lag_p99_us", "fast_lag_p99_us", "answer_p99_us"} <= found.keys()
+    assert [path.name for path in cli.write(result, tmp_path)] == [
+        "fanout.json",
+        "fanout-cpu.svg",
+        "fanout-latency.svg",
+        "fanout-many-cpu.svg",
+        "fanout-many-latency.svg",
+    ]
+
+
+def test_idle_of_rawstream(tmp_path: Path) -> None:
+    result = small("idle", "rawstream")
+    contenders = result["workloads"]["idle"]["contenders"]
+    assert contenders.keys() == {"rawstream", "rawstream/handler streams"}
+    for contender in contenders.values():
+        assert contender["samples"][0]["connections"] == 5
+        assert contender["samples"][0]["empty_bytes"] > 1_000_000
+    assert [path.name for path in cli.write(result, tmp_path)] == ["idle.json", "idle-memory.svg"]
+
+
+def test_slow_of_rawstream(tmp_path: Path) -> None:
+    result = small("slow", "rawstream")
+    found = result["workloads"]["slow"]["contenders"]["rawstream"]
+    assert found["samples"][0]["others_p99_us"] > 0
+    assert found["samples"][0]["cut"] == 0
+    assert len(found["timeline"]) > 5, "memory over time"
+    written = [path.name for path in cli.write(result, tmp_path)]
+    assert written == ["slow.json", "slow-latency.svg", "slow-memory.svg"]
+
+
 @pytest.mark.parametrize("name", [peer.name for peer in PEERS if peer.name != "rawstream"])
 def test_every_peer_answers_rightly(name: str) -> None:
     peer = BY_NAME[name]
+    if absent := missing_programs(peer.programs):
+        pytest.skip("not installed: " + ", ".join(absent))
     with Server(peer.module, peer.arguments, CORES[0]) as server:
         for workload in (each for command in COMMANDS.values() for each in command):
             if workload.name in peer.workloads:

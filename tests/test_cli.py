@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import logging
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from processes import ROOT, ask, read_rest, read_until, running
 
 import rawstream
-from rawstream import cli, observe
+from rawstream import cli, observe, sockets
 
 ENDLESS = '''
 """A stream that does not care whether the server closes."""
@@ -235,7 +236,61 @@ def test_it_ends_although_a_handler_does_not(project: Path) -> None:
         server.signal(signal.SIGTERM)
         status, said = server.end()
     assert status == 1
-    assert said.endswith("\nending all the same, with handlers at work that were told to end: 1\n")
+    assert said.endswith("\nending all the same, with handlers at work that were told to end\n")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("left", ["threads", "tasks", "generators"])
+def test_it_ends_although_what_a_handler_began_does_not(project: Path, left: str, loop: str) -> None:
+    Path("forever.py").write_text(
+        "import asyncio, contextlib, threading\n"
+        "from rawstream import Response\n"
+        "async def tasks():\n"
+        "    while True:\n"
+        "        with contextlib.suppress(asyncio.CancelledError):\n"
+        "            await asyncio.sleep(3600)\n"
+        "async def threads():\n"
+        "    await asyncio.to_thread(threading.Event().wait)\n"
+        "async def generators():\n"
+        "    try:\n"
+        "        yield\n"
+        "    finally:\n"
+        "        await asyncio.sleep(3600)\n"
+        "async def handler(request):\n"
+        f"    begun = {left}()\n"
+        f"    handler.kept = begun, {'anext(begun)' if left == 'generators' else 'asyncio.create_task(begun)'}\n"
+        f"    {'await handler.kept[1]' if left == 'generators' else 'await asyncio.sleep(0)'}\n"
+        "    return Response.text('ok')\n"
+    )
+    arguments = ["serve", "forever:handler", "--port", "0", "--loop", loop]
+    with running(*arguments, cwd=project) as server, server.connect() as client:
+        assert ask(client).endswith(b"ok")
+        server.signal(signal.SIGTERM)
+        assert server.end() == (1, f"ending all the same, with {left} at work that were told to end\n")
+
+
+def test_threads_and_tasks_that_end_when_told_to_keep_their_last_words(project: Path) -> None:
+    Path("brief.py").write_text(
+        "import asyncio, sys, threading\n"
+        "from rawstream import Response\n"
+        "told = threading.Event()\n"
+        "def thread():\n"
+        "    told.wait()\n"
+        "    print('the thread ends', file=sys.stderr, flush=True)\n"
+        "async def task():\n"
+        "    try:\n"
+        "        await asyncio.to_thread(thread)\n"
+        "    finally:\n"
+        "        await asyncio.to_thread(told.set)\n"
+        "async def handler(request):\n"
+        "    handler.kept = asyncio.create_task(task())\n"
+        "    await asyncio.sleep(0)\n"
+        "    return Response.text('ok')\n"
+    )
+    with running("serve", "brief:handler", "--port", "0", cwd=project) as server, server.connect() as client:
+        assert ask(client).endswith(b"ok")
+        server.signal(signal.SIGTERM)
+        assert server.end() == (0, "the thread ends\n")
 
 
 def test_it_may_open_as_many_files_as_the_hard_limit_allows(project: Path) -> None:
@@ -365,15 +420,17 @@ def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     for option in (
         "--host", "--port", "--uds", "--fd", "--certfile", "--keyfile", "--loop", "--workers", "--access-log", "--wire",
-        "--allowed-host", "--allowed-origin", "--trusted-proxy",
+        "--allowed-host", "--allowed-origin", "--trusted-proxy", "--store", "--publish-token", "--subscribe-token",
+        "--allow-open-publish",
         "--limit-connections", "--limit-connections-per-client", "--limit-streams", "--limit-requests",
         "--limit-target", "--limit-head", "--limit-headers", "--limit-body", "--limit-held", "--limit-high-water",
         "--timeout-head", "--timeout-body", "--timeout-keep-alive", "--timeout-request", "--timeout-first-item",
         "--timeout-write-stall", "--timeout-grace", "--timeout-linger",
     ):  # fmt: skip
         assert f"{option} " in shown or f"{option}\n" in shown
+    shown = " ".join(shown.split())
     assert "(default: 75.0)" in shown
-    assert re.search(r"--limit-streams N +\(default: none\)", shown)
+    assert re.search(r"--limit-streams N [^()]+ \(default: none\)", shown)
     assert "--is-worker" not in shown
 
 
@@ -507,7 +564,7 @@ def test_a_socket_that_does_not_listen(capsys: pytest.CaptureFixture[str]) -> No
         (["--port", "80", "--fd", "3"], "--fd and --port"),
         (["--fd", "3", "--host", "localhost", "--port", "80"], "--fd and --host"),
         (["--uds", "a.sock", "--port", "80"], "--uds and --port"),
-        (["--fd", "3", "--uds", "a.sock", "--workers", "2"], "--fd and --uds"),
+        (["--fd", "3", "--uds", "a.sock", "serve", "m:h", "--workers", "2"], "--fd and --uds"),
     ],
 )
 def test_ways_to_listen_that_exclude_each_other(
@@ -708,3 +765,187 @@ def test_a_key_of_another_certificate(capsys: pytest.CaptureFixture[str], projec
     assert failed(capsys, "--certfile", "chain.pem", "--keyfile", "key.pem") == (
         "rawstream: the key in key.pem is not that of the certificate in chain.pem"
     )
+
+
+# -- channels and jobs -------------------------------------------------------------------------------------------------
+
+NEEDS_NO_TOKEN = "listen on 127.0.0.1, or let everybody by --allow-open-publish"
+
+
+def sent(sock: socket.socket, method: str, target: str, *fields: str, body: str = "") -> bytes:
+    """A request's answer, at whose end the server closes."""
+    head = "".join(f"{field}\r\n" for field in ["Host: test", "Connection: close", *fields])
+    sock.sendall(f"{method} {target} HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    return read_rest(sock)
+
+
+def test_tokens_are_taken_from_the_environment_and_the_command_line_goes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert taken(monkeypatch).tokens == {"publish_token": None, "subscribe_token": None}
+    monkeypatch.setenv("RAWSTREAM_PUBLISH_TOKEN", "p1")
+    monkeypatch.setenv("RAWSTREAM_SUBSCRIBE_TOKEN", "s1")
+    assert taken(monkeypatch).tokens == {"publish_token": "p1", "subscribe_token": "s1"}
+    options = taken(monkeypatch, "--publish-token", "p2")
+    assert options.tokens == {"publish_token": "p2", "subscribe_token": "s1"}
+    assert options.hub.url == "memory:"
+    assert taken(monkeypatch, "--store", "memory:?entries=5").hub.url == "memory:?entries=5"
+
+
+@pytest.mark.parametrize("token", ["", "two words", "p\u00e4"])
+def test_a_token_that_cannot_be_is_refused_and_not_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    """An empty one too: it may be a variable that was to hold one."""
+    what = "a token is made of ASCII letters, digits and - . _ ~ + / (and = at its end), and not empty"
+    assert failed(capsys, "--publish-token", token) == f"rawstream: --publish-token: {what}"
+    monkeypatch.setenv("RAWSTREAM_SUBSCRIBE_TOKEN", token)
+    assert failed(capsys) == f"rawstream: RAWSTREAM_SUBSCRIBE_TOKEN: {what}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--store", "memory:"], ["--publish-token", ""], ["--subscribe-token", "s"], ["--allow-open-publish"]],
+)
+def test_what_is_for_the_demo_alone_is_refused_with_a_handler_of_ones_own(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    line = f"rawstream: {arguments[0]} is for the demo: a handler of yours makes its own Hub"
+    assert failed(capsys, *arguments, "serve", "m:h") == line
+    assert failed(capsys, "serve", "m:h", *arguments) == line
+
+
+def test_tokens_of_the_environment_do_not_matter_to_a_handler_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    monkeypatch.setenv("RAWSTREAM_PUBLISH_TOKEN", "")
+    options = taken(monkeypatch, "serve", "endless:handler", "--workers", "1")
+    assert (options.hub, options.tokens) == (None, None)
+
+
+@pytest.mark.parametrize("store", [[], ["--store", "memory:"], ["--store", "sqlite:///news.db"]])
+def test_several_workers_need_a_store_that_they_can_share(
+    capsys: pytest.CaptureFixture[str], project: Path, store: list[str]
+) -> None:
+    assert failed(capsys, "--workers", "2", *store) == (
+        "rawstream: with --workers 2, channels and jobs need a store that processes can share: "
+        "--store redis://host:port/db"
+    )
+    assert [*Path().glob("*.db*")] == []
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_publishing_is_not_opened_to_other_machines_unless_it_is_told_to_be(
+    capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    line = failed(capsys, "--host", host, "--port", "0")
+    assert line.startswith(f"rawstream: on {host} anybody could publish: give a token (RAWSTREAM_PUBLISH_TOKEN or ")
+    assert line.endswith(NEEDS_NO_TOKEN)
+
+
+def test_publishing_is_not_opened_by_an_inherited_socket_either(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        line = failed(capsys, "--fd", str(os.dup(listener.fileno())), "--subscribe-token", "s")
+    assert line.endswith(NEEDS_NO_TOKEN)
+
+
+@pytest.mark.parametrize("how", ["--publish-token=p", "--allow-open-publish", "environment"])
+def test_other_machines_are_served_with_a_token_or_when_it_is_told_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    if how == "environment":
+        monkeypatch.setenv("RAWSTREAM_PUBLISH_TOKEN", "p")
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        port = listener.getsockname()[1]
+        monkeypatch.setattr(sockets, "bound", functools.partial(_bound, listener))
+        arguments = ["--host", "0.0.0.0", "--port", "0", *([how] if how != "environment" else [])]
+        thread = threading.Thread(target=_ask_and_end, args=[port])
+        thread.start()
+        assert cli.main(arguments) == 0
+        thread.join()
+    assert " listening on http://0.0.0.0:" in capsys.readouterr().err
+
+
+async def _bound(listener: socket.socket, hosts: list[str], port: int) -> list[socket.socket]:
+    return [listener.dup()]
+
+
+def _ask_and_end(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        ask(client, "/healthz")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("nothing", 'a store is "memory:", "sqlite:///file" or "redis://host:port/db", not \'nothing\''),
+        ("memory:?entries=0", "a store's entries is a positive whole number, not 0"),
+        (
+            "sqlite:///nowhere/news.db",
+            "the channels' store cannot be opened: sqlite:///nowhere/news.db (unable to open database file)",
+        ),
+        ("sqlite:///garbage.db", "the channels' store is damaged: sqlite:///garbage.db (file is not a database)"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], project: Path, url: str, line: str
+) -> None:
+    Path("garbage.db").write_text("no database" * 100)
+    assert failed(capsys, "--port", "0", "--store", url) == f"rawstream: {line}"
+
+
+def test_a_redis_that_is_not_there_is_told_without_its_password(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    line = failed(capsys, "--port", "0", "--store", f"redis://user:secret@127.0.0.1:{port}/0?password=secret")
+    assert line.startswith(f"rawstream: the channels' store cannot be reached: redis://127.0.0.1:{port}/0 (")
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_was_published_is_there_after_a_restart_and_a_job_that_was_cut_says_so(project: Path, loop: str) -> None:
+    arguments = ["--port", "0", "--loop", loop, "--store", "sqlite:///news.db"]
+    with running(*arguments, cwd=project) as server:
+        with server.connect() as client:
+            answer = sent(client, "POST", "/channels/news", "Content-Type: text/plain", body="kept")
+        assert answer.startswith(b"HTTP/1.1 201 ")
+        with server.connect() as client:
+            location = re.search(rb"\r\nLocation: (.*)\r\n", sent(client, "POST", "/jobs", body='{"delay": 10}'))
+        assert location is not None
+        server.signal(signal.SIGTERM)
+        assert server.end() == (0, "")
+    with running(*arguments, cwd=project) as server:
+        with server.connect() as client:
+            client.sendall(b"GET /channels/news?last_event_id=earliest HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert read_until(client, b"\nid: ").partition(b"data: ")[2].startswith(b"kept\n")
+        with server.connect() as client:
+            told = sent(client, "GET", location[1].decode())
+            assert b'event: stream-error\ndata: {"status": 503, "error": "the server that ran it has closed"}' in told
+        server.signal(signal.SIGTERM)
+        assert server.end() == (0, "")
+
+
+@pytest.mark.parametrize("form", ["common", "json"])
+def test_a_token_is_in_no_line_of_the_access_log(project: Path, form: str) -> None:
+    tokens = {"RAWSTREAM_PUBLISH_TOKEN": "publish-secret", "RAWSTREAM_SUBSCRIBE_TOKEN": "subscribe-secret"}
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in tokens.items():
+            environment.setenv(name, value)
+        with running("--port", "0", "--access-log", form, cwd=project) as server:
+            for field, status in [
+                ("X: y", 401),
+                ("Authorization: Bearer publish-secreT", 403),
+                ("Authorization: Bearer publish-secret", 201),
+            ]:
+                with server.connect() as client:
+                    answer = sent(client, "POST", "/channels/news", field, "Content-Type: text/plain", body="x")
+                    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+            with server.connect() as client:
+                answer = sent(client, "GET", "/channels/news/info", "Cookie: rawstream-subscribe=subscribe-secret")
+                assert answer.startswith(b"HTTP/1.1 200 ")
+            server.signal(signal.SIGTERM)
+            status, said = server.end()
+    assert status == 0
+    assert said.count("/channels/news") == 4
+    assert "secre" not in said

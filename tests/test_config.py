@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from rawstream.config import Limits, Timeouts
+from rawstream.config import Limits, Timeouts, explained
 
 LIMITS = {
     "connections": 20_000,
@@ -118,3 +118,21 @@ def test_settings_are_frozen_values_given_by_name(kind: type[Limits] | type[Time
         kind().head = 1  # type: ignore[misc]
     with pytest.raises(TypeError):
         kind(1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("kind", [Limits, Timeouts])
+def test_every_setting_is_explained(kind: type[Limits] | type[Timeouts]) -> None:
+    texts = explained(kind)
+    assert [*texts] == [field.name for field in dataclasses.fields(kind)]
+    for text in texts.values():
+        assert text.endswith((".", ")"))
+        assert "\n" not in text
+
+
+def test_the_explanation_is_what_stands_below_the_setting() -> None:
+    assert explained(Limits)["held"] == "Bytes received and not yet asked for, of a body or of a next request."
+
+
+def test_without_its_source_nothing_is_explained() -> None:
+    unreadable = dataclasses.make_dataclass("Unreadable", [("name", int)])
+    assert explained(unreadable) == {}  # type: ignore[arg-type]

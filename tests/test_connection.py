@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import re
 import socket
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -25,19 +27,22 @@ from support import (
     Steps,
     chunk,
     get,
+    in_background,
     request,
     settle,
     until,
 )
 
 from rawstream import Event, Every, Limits, Request, Response, Router, Stream, Timeouts, errors
+from rawstream.formats import Format, Text
 
 SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 FAILED = b"500 Internal Server Error\n"
 FAILED_HEAD = (
-    b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 26\r\n\r\n"
+    b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\nVary: Accept\r\n"
+    b"Content-Length: 26\r\n\r\n"
 )
 
 
@@ -621,7 +626,7 @@ async def test_an_http_error_is_its_status_detail_and_fields_and_no_failure_of_o
     peer = await (await serving(items if streamed else other)).ask(get(accept=accept))
     assert await peer.response() == (
         b"HTTP/1.1 401 Unauthorized\r\nContent-Type: %b; charset=utf-8\r\nWWW-Authenticate: Bearer\r\n"
-        b"Content-Length: %d\r\n\r\n" % (kind, len(body)),
+        b"Vary: Accept\r\nContent-Length: %d\r\n\r\n" % (kind, len(body)),
         body,
     )
 
@@ -647,6 +652,132 @@ async def test_a_detail_that_utf_8_cannot_carry_is_still_told(serving: Serving) 
 
     peer = await (await serving(handler)).ask(request("/", method="POST", body=b'"\\ud800"'))
     await answer(peer, b"404 Not Found: no user ?\n")
+
+
+@pytest.mark.parametrize("detail", [{"field": "name"}, ValueError("why"), b"why"])
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_an_http_error_whose_detail_is_no_text_is_a_500(
+    serving: Serving, failures: Failures, detail: Any, streamed: bool
+) -> None:
+    async def items(request: Request) -> AsyncIterator[str]:
+        raise errors.HTTPError(422, detail)
+        yield "x"
+
+    async def other(request: Request) -> Response:
+        raise errors.HTTPError(422, detail)
+
+    peer = await (await serving(items if streamed else other)).ask(get())
+    assert await peer.response() == (FAILED_HEAD, FAILED)
+    assert "detail is a str" in str(failures.take())
+
+
+async def test_a_detail_that_utf_8_cannot_carry_is_told_in_a_stream_too(serving: Serving) -> None:
+    async def handler(request: Request) -> AsyncIterator[str]:
+        await now()
+        yield "x"
+        raise errors.HTTPError(404, "no file caf\udce9")
+
+    peer = await (await serving(handler, timeouts=Timeouts(linger=0))).ask(get(accept=SSE))
+    assert await peer.head() == SSE_HEAD
+    told = b'event: stream-error\ndata: {"status":404,"error":"no file caf?"}\n\n'
+    assert await peer.rest() == chunk(b"data: x\n\n" + told)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_an_encoder_of_ones_own_that_cannot_tell_the_error_loses_no_item_and_completes_no_stream(
+    serving: Serving, failures: Failures, version: str
+) -> None:
+    class Encoder(Text):
+        def error(self, status: int, message: str) -> bytes:
+            raise LookupError(message)
+
+    async def items() -> AsyncIterator[str]:
+        yield "x"
+        await now()
+        yield "y"
+        raise ZeroDivisionError
+
+    async def handler(request: Request) -> Stream:
+        return Stream(items(), format=Format("own", "text/plain", Encoder), head="suspend")
+
+    peer = await (await serving(handler)).ask(get(version=version))
+    await peer.head()
+    assert await peer.rest() == (b"xy" if version == "1.0" else chunk(b"x") + chunk(b"y"))
+    assert version == "1.1" or peer.ending == "reset"
+    assert isinstance(failures.take(), ZeroDivisionError)
+    assert isinstance(failures.take(), LookupError)
+
+
+class Panic(BaseException):
+    """As PyO3 raises it for a panic in Rust."""
+
+
+@pytest.mark.parametrize("kind", [Panic, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_what_a_handler_raises_that_is_no_exception_is_a_500_and_the_server_goes_on(
+    serving: Serving, failures: Failures, kind: type[BaseException], streamed: bool
+) -> None:
+    """One bad request ends no process, as a `sys.exit` in some library would."""
+
+    async def items(request: Request) -> AsyncIterator[str]:
+        raise kind("why")
+        yield "x"
+
+    async def other(request: Request) -> Response:
+        raise kind("why")
+
+    served = await serving(items if streamed else other)
+    peer = await served.ask(get())
+    for _ in range(2):
+        assert await peer.response() == (FAILED_HEAD, FAILED)
+        assert isinstance(failures.take().__cause__, kind)
+        await peer.send(get())
+    assert await peer.response() == (FAILED_HEAD, FAILED)
+    failures.take()
+
+
+@pytest.mark.parametrize("kind", [Panic, SystemExit])
+async def test_it_is_told_in_a_stream_too(serving: Serving, failures: Failures, kind: type[BaseException]) -> None:
+    async def handler(request: Request) -> AsyncIterator[str]:
+        yield "x"
+        await now()
+        raise kind("why")
+
+    peer = await (await serving(handler, timeouts=Timeouts(linger=0))).ask(get(accept=NDJSON))
+    await peer.head()
+    told = b'{"stream-error":{"status":500,"error":"Internal Server Error"}}\n'
+    assert await peer.rest() == chunk(b'"x"\n') + chunk(told)
+    assert isinstance(failures.take().__cause__, kind)
+
+
+@pytest.mark.parametrize("kind", [Panic, SystemExit])
+async def test_it_ends_nothing_in_a_clean_up_either(
+    serving: Serving, failures: Failures, kind: type[BaseException]
+) -> None:
+    class Iterator(Counter):
+        async def aclose(self) -> None:
+            raise kind("why")
+
+    async def handler(request: Request) -> Iterator | Response:
+        return Iterator() if request.path == "/" else Response()
+
+    served = await serving(handler)
+    peer = await served.ask(get(accept="text/plain"))
+    assert await peer.head() == TEXT_HEAD
+    assert await peer.rest() == chunk(b"said") + LAST_CHUNK
+    assert isinstance(failures.take().__cause__, kind)
+    await (await served.ask(get("/other"))).expect_head(EMPTY)
+
+
+async def test_a_connection_of_the_handlers_own_that_was_lost_is_a_500(serving: Serving, failures: Failures) -> None:
+    """To somebody else: the client is there, and waits."""
+
+    async def handler(request: Request) -> Response:
+        raise errors.Disconnected("the database is gone")
+
+    peer = await (await serving(handler)).ask(get())
+    assert await peer.response() == (FAILED_HEAD, FAILED)
+    assert isinstance(failures.take().__cause__, errors.Disconnected)
 
 
 async def test_a_cancelled_error_of_the_handlers_own_is_a_500(serving: Serving, failures: Failures) -> None:
@@ -732,7 +863,7 @@ async def test_what_is_no_request_is_refused_and_the_connection_closed(
     peer = await (await serving(handler)).ask(data)
     head, body = await peer.response()
     assert head.startswith(
-        b"HTTP/1.1 " + status + b"\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+        b"HTTP/1.1 " + status + b"\r\nContent-Type: text/plain; charset=utf-8\r\nVary: Accept\r\nConnection: close\r\n"
     )
     assert body.startswith(status + b": ")
     assert await peer.rest() == b""
@@ -933,6 +1064,115 @@ async def test_a_body_that_is_not_here_is_not_waited_for_and_the_connection_clos
     await peer.send(b"x" * 500)
     assert await peer.rest() == b""
     assert peer.ending == "end"
+
+
+# -- the body belongs to its request, and to one reader ----------------------------------------------------------------
+
+
+async def test_a_request_that_is_kept_reads_no_other_requests_body(serving: Serving) -> None:
+    """Its own has ended with its answer."""
+    steps = Steps()
+
+    async def later(request: Request) -> None:
+        await answered.wait()
+        with pytest.raises(errors.LocalError, match="the request is answered"):
+            await request.body()
+        steps("told")
+
+    async def handler(request: Request) -> Response:
+        if request.path == "/first":
+            tasks.append(in_background(later(request)))
+            return Response()
+        answered.set()
+        await steps.reach("told")
+        return Response(200, (), await request.body())
+
+    answered, tasks = asyncio.Event(), list[asyncio.Task[None]]()
+    peer = await (await serving(handler)).ask(get("/first"))
+    await peer.response()
+    await peer.send(request("/", method="POST", body=b"of the second")[:-5])
+    await steps.reach("told")
+    await peer.send(b"econd")
+    assert (await peer.response())[1] == b"of the second"
+    await tasks[0]
+
+
+async def test_what_was_read_in_time_can_be_had_later(serving: Serving) -> None:
+    kept: list[Request] = []
+
+    async def handler(request: Request) -> Response:
+        kept.append(request)
+        await request.body()
+        return Response()
+
+    served = await serving(handler)
+    peer = await served.ask(request("/", method="POST", body=b"read"))
+    await peer.response()
+    assert await kept[0].body() == b"read"
+    with pytest.raises(errors.LocalError, match="the request is answered"):
+        await anext(kept[0].stream())
+
+
+async def test_who_reads_on_when_the_request_is_answered_is_told(serving: Serving) -> None:
+    tasks: list[asyncio.Task[bytes]] = []
+
+    async def handler(request: Request) -> Response:
+        tasks.append(in_background(request.body()))
+        await settle()
+        return Response()
+
+    served = await serving(handler)
+    peer = await served.ask(request("/", method="POST", body=b"incomplete")[:-3])
+    await peer.response()
+    with pytest.raises(errors.LocalError, match="the request is answered"):
+        await tasks[0]
+    assert tasks[0].cancelling() == 0
+    peer.finish()
+    assert await peer.rest() == b""
+    await until(lambda: served.server.connections == 0)
+
+
+async def test_a_request_that_is_kept_keeps_no_connection(serving: Serving) -> None:
+    kept: list[Request] = []
+
+    async def handler(request: Request) -> Response:
+        kept.append(request)
+        return Response()
+
+    served = await serving(handler)
+    peer = await served.ask(get())
+    await peer.response()
+    (transport,) = map(weakref.ref, served.server._connections)
+    peer.close()
+    await until(lambda: served.server.connections == 0)
+    await settle()
+    gc.collect()
+    assert transport() is None
+
+
+async def test_of_two_readers_of_a_body_the_second_is_refused(serving: Serving, failures: Failures) -> None:
+    async def handler(request: Request) -> Response:
+        await asyncio.gather(request.body(), request.body())
+        raise AssertionError
+
+    peer = await (await serving(handler)).ask(request("/", method="POST", body=b"incomplete")[:-3])
+    head, _ = await peer.response()
+    assert head.startswith(b"HTTP/1.1 500 ")
+    assert "another task reads this body" in str(failures.take())
+
+
+@pytest.mark.parametrize("kind", [errors.ReadTimeout, errors.BodyTooLarge, errors.ProtocolError])
+async def test_a_remote_error_of_the_handlers_own_is_its_failure(
+    serving: Serving, failures: Failures, kind: type[errors.RemoteError]
+) -> None:
+    """Of a request that it sent itself, say: who asked it has done nothing wrong."""
+
+    async def handler(request: Request) -> Response:
+        raise kind("secret")
+
+    peer = await (await serving(handler)).ask(get())
+    assert await peer.response() == (FAILED_HEAD, FAILED)
+    assert isinstance(failures.take().__cause__, kind)
 
 
 # -- a client that goes away -------------------------------------------------------------------------------------------

@@ -115,6 +115,41 @@ def test_setting_and_cancelling_again_and_again_makes_no_more_timers(loop: HandL
     assert len(loop.timers) <= 10.0 / GRAIN + 1
 
 
+def test_deadlines_far_away_that_are_cancelled_leave_no_timers(loop: HandLoop, deadlines: Deadlines) -> None:
+    """Two requests a second for a quarter of an hour, each with an hour's time that it does not need, beside a few that
+    last.
+    """
+    called: list[int] = []
+    for number in range(1800):
+        deadlines.after(3600.0, pytest.fail).cancel()
+        if number % 180 == 0:
+            deadlines.after(3600.0, lambda number=number: called.append(number))  # type: ignore[misc]
+        loop.advance(0.5)
+    assert len(loop.waiting) == len(deadlines._buckets) <= 100
+    loop.advance(3600)
+    assert called == [*range(0, 1800, 180)]
+    assert loop.waiting == []
+
+
+def test_timers_that_are_shared_by_requests_at_once_are_not_made_anew(loop: HandLoop, deadlines: Deadlines) -> None:
+    """Thousands of requests a second, each with deadlines of several kinds, cost a timer for each kind and grain."""
+    for _ in range(1_000):
+        for seconds in (5.0, 10.0, 75.0, 3600.0):
+            deadlines.after(seconds, pytest.fail).cancel()
+    assert len(loop.timers) == 4
+
+
+def test_many_that_last_are_not_looked_through_again_and_again(loop: HandLoop, deadlines: Deadlines) -> None:
+    looks: list[int] = []
+    drop = deadlines._drop_empty
+    deadlines._drop_empty = lambda: (looks.append(len(deadlines._buckets)), drop())  # type: ignore[method-assign,assignment,func-returns-value]
+    for _ in range(14_400):
+        deadlines.after(3600.0, lambda: None)
+        loop.now += 0.25
+    assert len(loop.timers) == 14_400
+    assert sum(looks) <= 2 * 14_400
+
+
 def test_a_callback_may_cancel_another_that_is_due_with_it(loop: HandLoop, deadlines: Deadlines) -> None:
     called: list[str] = []
     both: dict[str, Deadline] = {}

@@ -5,15 +5,29 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import re
 import runpy
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support import JSON_HEAD, LAST_CHUNK, NDJSON_HEAD, SSE_HEAD, TEXT_HEAD, Clock, Serving, chunk, get, request
+from support import (
+    JSON_HEAD,
+    LAST_CHUNK,
+    NDJSON_HEAD,
+    SSE_HEAD,
+    TEXT_HEAD,
+    Clock,
+    Served,
+    Serving,
+    chunk,
+    get,
+    request,
+)  # fmt: skip
 
-from rawstream import demo
+from rawstream import Hub, demo
 
 PAGE = Path(__file__).parent.parent / "demo.html"
 SSE = "text/event-stream"
@@ -435,6 +449,109 @@ async def test_another_method_is_405_with_those_that_there_are(serving: Serving)
 async def test_head_of_a_stream_starts_nothing(serving: Serving, target: str) -> None:
     peer = await (await serving(demo.router)).ask(request(target, method="HEAD"))
     assert await peer.head() == JSON_HEAD
+
+
+# -- channels and jobs -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def hub(orderly: None) -> AsyncIterator[Hub]:
+    """It is closed after its server."""
+    async with Hub() as hub:
+        yield hub
+
+
+async def begun(served: Served, body: str) -> str:
+    """The path of a job that was begun."""
+    head, answer = await (await served.ask(post(body, target="/jobs"))).response()
+    assert head.startswith(b"HTTP/1.1 201 Created\r\n")
+    location = json.loads(answer)["location"]
+    assert isinstance(location, str)
+    return location
+
+
+async def test_a_job_tells_how_far_it_is_and_its_result(hub: Hub, serving: Serving) -> None:
+    served = await serving(demo.build(hub))
+    location = await begun(served, '{"steps": 3, "delay": 0}')
+    peer = await served.ask(get(location, "application/x-ndjson"))
+    await peer.head()
+    told = await peer.until(b"0\r\n\r\n")
+    entries = [json.loads(line) for line in told.splitlines() if line.startswith(b"{")]
+    assert [(entry["event"], entry["data"]) for entry in entries] == [
+        ("progress", {"step": 1, "of": 3, "percent": 33}),
+        ("progress", {"step": 2, "of": 3, "percent": 66}),
+        ("progress", {"step": 3, "of": 3, "percent": 100}),
+        ("result", {"steps": 3}),
+        ("stream-end", {}),
+    ]
+
+
+async def test_without_settings_a_job_has_20_steps_of_half_a_second(hub: Hub, serving: Serving, clock: Clock) -> None:
+    served = await serving(demo.build(hub))
+    peer = await served.ask(get(await begun(served, ""), "application/x-ndjson"))
+    await peer.head()
+    await clock.advance(0.375)
+    assert peer.here() == b""
+    for step in range(1, 21):
+        await clock.advance(0.5)
+        assert f'"data":{{"step":{step},"of":20,"percent":{5 * step}}}'.encode() in peer.here()
+    assert hub.owners == {}
+
+
+async def test_a_job_goes_on_when_its_reader_has_gone_and_can_be_stopped(
+    hub: Hub, serving: Serving, clock: Clock
+) -> None:
+    served = await serving(demo.build(hub))
+    location = await begun(served, '{"steps": 1000, "delay": 1}')
+    peer = await served.ask(get(location, "application/x-ndjson"))
+    await clock.advance(1.5)
+    peer.reset()
+    await clock.advance(2)
+    peer = await served.ask(get(location, "application/x-ndjson"))
+    await peer.head()
+    await clock.advance(0.25)
+    assert re.findall(rb'"step":(\d+)', peer.here()) == [b"1", b"2", b"3"]
+    stopped = await served.ask(request(location, method="DELETE"))
+    assert (await stopped.head()).startswith(b"HTTP/1.1 204 ")
+    assert b'"stream-end","data":{"stopped": true}' in await peer.until(b"0\r\n\r\n")
+
+
+async def test_wrong_settings_of_a_job_are_refused_with_a_line(hub: Hub, serving: Serving) -> None:
+    served = await serving(demo.build(hub))
+    steps, delay = "steps is a whole number from 1 to 1000", "delay is a number of seconds from 0 to 10"
+    for body, line in [
+        ('{"steps": 0}', steps), ('{"steps": 1001}', steps), ('{"steps": 1.5}', steps), ('{"steps": true}', steps),
+        ('{"steps": "1"}', steps), ('{"steps": null}', steps), ('{"delay": -1}', delay), ('{"delay": 10.1}', delay),
+        ('{"delay": "1"}', delay), ('{"delay": true}', delay), ('{"delay": 1e999}', delay),
+        ('{"speed": 1}', "there is no setting 'speed': use steps, delay"),
+        ("[]", 'the settings are a JSON object, as in {"steps": 20, "delay": 0.1}'),
+    ]:  # fmt: skip
+        _, answer = await (await served.ask(post(body, target="/jobs"))).response()
+        assert answer.decode() == f"400 Bad Request: {line}\n", body
+    assert await (await hub.store()).names() == []
+
+
+async def test_the_demo_serves_channels_with_the_tokens_that_it_was_given(hub: Hub, serving: Serving) -> None:
+    served = await serving(demo.build(hub, publish_token="p", subscribe_token="s"))
+    for method, target, token, status in [
+        ("POST", "/channels/news", "p", 201), ("POST", "/channels/news", "s", 403), ("POST", "/jobs", "s", 403),
+        ("GET", "/channels/news/info", "s", 200), ("GET", "/channels/news", "p", 403), ("GET", "/jobs/x", "p", 403),
+    ]:  # fmt: skip
+        body = b"{}" if method == "POST" else b""
+        fields = f"Authorization: Bearer {token}", "Content-Type: application/json"
+        head = await (await served.ask(request(target, *fields, method=method, body=body))).head()
+        assert head.startswith(f"HTTP/1.1 {status} ".encode()), (method, target)
+
+
+async def test_a_page_from_disk_may_publish_and_subscribe(hub: Hub, serving: Serving) -> None:
+    served = await serving(demo.build(hub), allowed_origins=FROM_DISK)
+    assert CORS in await (await served.ask(get("/channels/news", SSE, "Origin: null"))).head()
+    assert CORS in await (await served.ask(post("x", "Origin: null", target="/channels/news"))).head()
+
+
+async def test_a_program_may_serve_the_demos_router_as_it_is(serving: Serving) -> None:
+    peer = await (await serving(demo.router)).ask(get("/channels/news/info"))
+    assert b'"name":"news"' in (await peer.response())[1]
 
 
 # -- the page opened from disk -----------------------------------------------------------------------------------------

@@ -257,6 +257,12 @@ def test_gzip_is_for_those_who_ask_for_it(field: str | None, accepts: bool) -> N
     assert accepts_gzip(field) is accepts
 
 
+def test_of_as_many_codings_as_a_head_can_hold_the_first_are_looked_at() -> None:
+    assert accepts_gzip("br," * 31 + "gzip," + "x," * 4000)
+    assert accepts_gzip("," * 31 + "gzip")
+    assert not accepts_gzip("br," * 32 + "gzip")
+
+
 @steady
 @given(st.text(alphabet="gzipx*;q=01.,- \t"))
 def test_no_field_makes_trouble(field: str) -> None:

@@ -130,6 +130,12 @@ def test_an_http_error_with_another_status_is_refused(status: int) -> None:
         errors.HTTPError(status)
 
 
+@pytest.mark.parametrize("detail", [{"field": "name"}, ValueError("why"), b"why", None, 422])
+def test_the_detail_of_an_http_error_is_text(detail: Any) -> None:
+    with pytest.raises(TypeError, match=f"a str, not {type(detail).__name__}"):
+        errors.HTTPError(422, detail)
+
+
 def test_not_found() -> None:
     error = errors.NotFound("no such job")
     assert (error.status, error.public, error.headers) == (404, "no such job", ())

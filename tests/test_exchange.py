@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import socket
 import zlib
@@ -27,7 +28,9 @@ from support import (
     settle,
 )
 
-from rawstream import Every, Limits, Request, Response, Stream, Timeouts, errors, observe
+from rawstream import Every, Limits, Request, Response, Stream, Timeouts, errors, exchange, observe
+from rawstream.inbox import LINES
+from rawstream.turns import Turns
 
 SSE = "text/event-stream"
 BEAT = chunk(b":\n\n")
@@ -123,28 +126,109 @@ async def test_a_body_can_be_answered_while_it_comes(serving: Serving) -> None:
     assert await peer.head() == JSON_HEAD
 
 
-async def test_a_body_in_tiny_chunks_does_not_keep_the_others_waiting(serving: Serving) -> None:
+@pytest.mark.parametrize("attackers", [1, 5])
+async def test_bodies_in_tiny_chunks_keep_others_waiting_for_one_piece_of_one_of_them(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, attackers: int
+) -> None:
     """Each chunk costs h11 some 10 µs: parsed in one go, a few hundred kilobytes of them would hold the loop."""
-    turns = 0
+    time = itertools.count()  # a second passes each time that somebody looks
+    monkeypatch.setattr(Turns.of(asyncio.get_running_loop()), "_clock", lambda: next(time))
+    read = 0
+    in_a_turn = [0]
+    all_here, ended = asyncio.Event(), asyncio.Event()
+
+    def turn() -> None:
+        in_a_turn.append(0)
+        if not ended.is_set():
+            asyncio.get_running_loop().call_soon(turn)
 
     async def handler(request: Request) -> Response:
-        nonlocal turns
-        loop, counting = asyncio.get_running_loop(), True
+        nonlocal read
+        await all_here.wait()
+        async for piece in request.stream():
+            in_a_turn[-1] += len(piece)
+            read += len(piece)
+        return Response()
 
-        def turn() -> None:
-            nonlocal turns
-            turns += 1
-            if counting:
-                loop.call_soon(turn)
+    served = await serving(handler)
+    body = chunk(b"x") * 2_000
+    peers = [await served.ask(chunked_post() + body + LAST_CHUNK) for _ in range(attackers)]
+    await settle()
+    all_here.set()
+    turn()
+    for peer in peers:
+        await peer.response()
+    ended.set()
+    assert read == attackers * 2_000
+    a_piece = LINES / 2 + 1  # a chunk has two lines
+    first, second = sorted(in_a_turn, reverse=True)[:2]
+    assert first <= attackers * 2 * a_piece, "each begins, with what came with the head and a piece"
+    assert second <= 2 * a_piece
 
-        turn()
-        body = await request.body()
-        counting = False
-        return Response.text(str(len(body)))
 
-    peer = await (await serving(handler)).ask(chunked_post() + chunk(b"ab") * 20_000 + LAST_CHUNK)
-    assert (await peer.response())[1] == b"40000"
-    assert turns >= 20_000 * len(chunk(b"ab")) / 8192
+async def test_a_body_that_is_quickly_taken_goes_on_in_the_same_turn(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Giving way is for who takes long, by the clock: a large body would come as slowly as the loop turns."""
+    monkeypatch.setattr(Turns.of(asyncio.get_running_loop()), "_clock", lambda: 1000.0)
+    pieces = 0
+
+    async def handler(request: Request) -> Response:
+        nonlocal pieces
+        await all_here.wait()
+        body = request.stream()
+        assert await anext(body)  # what came with the head
+        while True:
+            step = anext(body, b"").__await__()
+            try:
+                next(step)
+            except StopIteration as done:
+                if not done.value:
+                    return Response()
+                pieces += 1
+            else:
+                raise AssertionError("it waits")
+
+    all_here = asyncio.Event()
+    served = await serving(handler, limits=Limits(held=200_000))
+    peer = await served.ask(post(b"x" * 100_000))
+    await settle()
+    all_here.set()
+    assert (await peer.response())[0].startswith(b"HTTP/1.1 200")
+    assert pieces >= 3
+
+
+async def test_a_body_of_less_data_than_framing_is_refused(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_FRAMING", 4_000)
+    served = await serving(echo)
+    for count, accepted in ((900, True), (1_400, False)):  # each has a byte of data and five of framing
+        peer = await served.ask(chunked_post())
+        await settle()
+        await peer.send(chunk(b"x") * count)
+        if accepted:
+            await peer.send(LAST_CHUNK)
+            assert (await peer.response())[1] == b"x" * count
+        else:
+            head, body = await peer.response()
+            assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"\r\nConnection: close\r\n" in head
+            assert body == b"400 Bad Request: a chunked body is more than its framing\n"
+
+
+@pytest.mark.parametrize("size", [5, 100])
+async def test_a_body_of_as_much_data_as_framing_is_not(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(exchange, "_FRAMING", 100)
+    peer = await (await serving(echo)).ask(chunked_post())
+    await settle()
+    await peer.send(chunk(b"x" * size) * 1_000 + LAST_CHUNK)
+    assert (await peer.response())[1] == b"x" * size * 1_000
+
+
+async def test_a_chunk_of_a_byte_now_and_then_is_no_attack() -> None:
+    """Somebody who types for an hour, ten times a second."""
+    assert 10 * 3600 * len(chunk(b"x")) < exchange._FRAMING + 2 * 10 * 3600
 
 
 async def test_a_body_that_is_here_and_was_not_read_hides_no_loss(serving: Serving) -> None:
@@ -199,8 +283,8 @@ async def test_a_declared_body_that_is_too_large_is_refused_before_it_comes(serv
     peer = await served.ask(request("/", "Content-Length: 6", method="POST"))
     head, body = await peer.response()
     assert head == (
-        b"HTTP/1.1 413 Content Too Large\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
-        b"Content-Length: 65\r\n\r\n"
+        b"HTTP/1.1 413 Content Too Large\r\nContent-Type: text/plain; charset=utf-8\r\nVary: Accept\r\n"
+        b"Connection: close\r\nContent-Length: 65\r\n\r\n"
     )
     assert body == b"413 Content Too Large: a request's body has at most 5 bytes here\n"
     peer.finish()

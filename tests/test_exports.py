@@ -15,12 +15,15 @@ PACKAGE = Path(rawstream.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 PUBLIC = [
+    "Channel",
     "Event",
     "Every",
+    "Hub",
     "Limits",
     "Request",
     "Response",
     "Router",
+    "Run",
     "Server",
     "Stream",
     "Timeouts",

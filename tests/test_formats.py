@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rawstream import errors
+from rawstream.fields import Headers
 from rawstream.formats import (
     ASCII_JSON,
     BYTES,
@@ -30,7 +31,6 @@ from rawstream.formats import (
     negotiate,
     prefers_json,
 )
-from rawstream.messages import Headers
 from rawstream.sse import Event
 
 # The same examples on every run, however fast the machine.
@@ -197,6 +197,7 @@ def test_what_tells_that_a_stream_breaks_off() -> None:
     assert ServerSentEvents().error(500, "Internal Server Error") == (
         b'event: stream-error\ndata: {"status":500,"error":"Internal Server Error"}\n\n'
     )
+    assert JsonLines().error(404, "a\udcff\n") == b'{"stream-error":{"status":404,"error":"a?\\n"}}\n'
     assert JsonLines().error(413, 'a "这"') == b'{"stream-error":{"status":413,"error":"a \\"\xe8\xbf\x99\\""}}\n'
 
 
@@ -557,8 +558,19 @@ def test_several_accept_fields_are_one() -> None:
     assert negotiate(headers["accept"]).name == "sse"
 
 
-def test_as_many_ranges_as_a_head_can_hold() -> None:
-    assert negotiate("a/b," * 4000 + "text/plain").name == "text"
+@pytest.mark.parametrize("other", ["a/b", "", "*", "nonsense", "text/html;q=0.5"])
+def test_of_as_many_ranges_as_a_head_can_hold_the_first_are_looked_at(other: str) -> None:
+    """Each takes its time, and a browser sends ten."""
+    assert negotiate(f"{other}," * 31 + "text/plain," + "a/b," * 4000).name == "text"
+    assert prefers_json("a/b," * 31 + "application/json")
+    assert not prefers_json("a/b," * 32 + "application/json")
+    with pytest.raises(errors.NotAcceptable):
+        negotiate("a/b," * 32 + "*/*")
+
+
+def test_of_as_many_parameters_as_a_head_can_hold_the_first_are_looked_at() -> None:
+    assert negotiate("text/plain" + ";a=b" * 30 + ";q=0.1, text/event-stream;q=0.2").name == "sse"
+    assert negotiate("text/plain" + ";a=b" * 4000 + ";q=0.1, text/event-stream;q=0.2").name == "text"
 
 
 # -- the words for a failure: text or JSON -----------------------------------------------------------------------------

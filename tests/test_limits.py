@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import socket
 import ssl
 import subprocess
@@ -27,12 +29,22 @@ from support import (
     Steps,
     chunk,
     get,
+    in_background,
     request,
     settle,
     until,
 )
 
-from rawstream import Every, Limits, Request, Response, Stream, Timeouts
+from rawstream import Every, Limits, Request, Response, Stream, Timeouts, observe
+from rawstream.transport import Transport
+
+
+@pytest.fixture(autouse=True)
+def _counted_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counts belong to the process, and so does when a refusal was last told."""
+    monkeypatch.setattr(observe, "counts", observe.Counts())
+    monkeypatch.setattr(observe, "_told", {})
+
 
 SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"
@@ -393,10 +405,48 @@ async def test_what_is_sent_ahead_of_a_stream_is_held_to_its_limit_and_then_drop
     assert await peer.send_until_stalled(ahead) == len(ahead)  # it is taken, so that a loss would be noticed
     await settle()
     [transport] = served.server._connections
-    assert transport._held <= 4_000
+    assert len(transport._inbox) <= 4_000
     gate.set()
     assert (await peer.rest()).endswith(LAST_CHUNK)
     assert steps.done == ["/first"]
+
+
+@pytest.mark.parametrize("count", [1, 3_000])
+async def test_requests_sent_ahead_are_all_answered_where_no_handler_waits(serving: Serving, count: int) -> None:
+    served = await serving(path)
+    peer = await served.connect()
+    sending = in_background(peer.send(get("/a") * count + get("/last", None, "Connection: close")))
+    data = await peer.rest()
+    await sending
+    assert data.count(b"HTTP/1.1 200 OK\r\n") == count + 1
+    assert data.endswith(b"/last")
+    assert peer.ending == "end"
+    assert observe.counts.refused["pipelined"] == 0
+
+
+async def test_requests_that_were_dropped_while_one_was_answered_are_told_of(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = asyncio.Event()
+
+    async def handler(request: Request) -> Response:
+        await gate.wait()
+        return Response.text(request.path)
+
+    served = await serving(handler, limits=Limits(held=4_000))
+    peer = await served.ask(get("/first"))
+    await settle()
+    await peer.send_until_stalled(get("/ahead") * 1_000)
+    await settle()
+    gate.set()
+    head, body = await peer.response()
+    assert b"\r\nConnection: close\r\n" in head
+    assert body == b"/first"
+    assert await peer.rest() == b""
+    assert peer.ending == "end"
+    assert observe.counts.refused["pipelined"] == 1
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith("requests were dropped: a client sent more of them ahead of their turn than Limits.held")
 
 
 # -- time for a whole request, and for a stream's first item -----------------------------------------------------------
@@ -425,6 +475,7 @@ async def test_an_answer_that_takes_too_long_is_a_503_and_its_handler_is_cancell
     assert steps.done == ["finally"]
     head, _ = await peer.response()
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"\r\nRetry-After: 5\r\n" in head
 
 
 @pytest.mark.parametrize("timeouts", BRIEF, ids=["request", "first item"])
@@ -450,6 +501,7 @@ async def test_a_stream_whose_first_item_does_not_come_in_time_is_a_503_before_i
     assert steps.done == ["finally"]
     head, _ = await peer.response()
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"\r\nRetry-After: 5\r\n" in head
 
 
 @pytest.mark.parametrize("timeouts", BRIEF, ids=["request", "first item"])
@@ -743,6 +795,139 @@ async def test_a_handler_that_goes_on_after_its_time_loses_its_connection_in_the
     await served_as_ever(served)
 
 
+# -- large answers -----------------------------------------------------------------------------------------------------
+
+LARGE = bytes(range(250)) * 16_000
+PIECE = 64 * 1024  # bytes of a body that are handed over at once
+
+
+async def large(request: Request) -> Response:
+    return Response(200, (), LARGE)
+
+
+async def stalled(serving: Serving, count: int, **options: Any) -> tuple[Served, list[Peer]]:
+    """A server and clients with small buffers in the kernel, who asked for something large and do not read it."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    served = await serving(large, fd=listener.detach(), **options)
+    peers = [await served.connect(receive_buffer=16384) for _ in range(count)]
+    for peer in peers:
+        await peer.send(get())
+    for peer in peers:
+        assert (await peer.head()).endswith(b"Content-Length: 4000000\r\n\r\n")
+    await settle()
+    return served, peers
+
+
+def ended(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+    """What the access log says of the requests that ended: how many bytes were sent, and how it ended."""
+    lines = [record.getMessage() for record in caplog.records if record.name == "rawstream.access"]
+    found = [re.search(r'" 200 (\d+) [0-9.]+s ([a-z ]+) \S+$', line) for line in lines]
+    return [(int(match[1]), match[2]) for match in found if match is not None]
+
+
+async def test_a_large_answer_waits_for_its_reader_and_little_of_it_is_held(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    write = Transport.write
+
+    def watched(self: Transport, data: bytes | memoryview) -> bool:
+        writable = write(self, data)
+        held.append(self._transport.get_write_buffer_size())
+        return writable
+
+    monkeypatch.setattr(Transport, "write", watched)
+    served, peers = await stalled(serving, 10, limits=Limits(high_water=20_000))
+    assert served.server.busy == 10
+    for peer in peers[:3]:
+        await peer.expect(LARGE)
+        await peer.send(request(method="HEAD") + get("/", None, "Connection: close"))
+        assert (await peer.head()).endswith(b"Content-Length: 4000000\r\n\r\n")
+        assert (await peer.head()).endswith(b"Content-Length: 4000000\r\nConnection: close\r\n\r\n")
+        assert await peer.rest() == LARGE
+        assert peer.ending == "end"
+    assert served.server.busy == 7
+    assert 20_000 < max(held) <= 20_000 + PIECE
+
+
+async def test_who_takes_nothing_of_a_large_answer_is_cut_and_the_log_says_why(
+    serving: Serving, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "rawstream.access")
+    served, [silent, reader] = await stalled(serving, 2, timeouts=Timeouts(write_stall=8, grace=60))
+    for position in range(0, 1_000_000, 100_000):
+        await reader.expect(LARGE[position : position + 100_000])
+        await clock.advance(1.5)
+    assert served.server.connections == 1
+    [(sent, how)] = ended(caplog)
+    assert how == "stalled"
+    assert sent < 1_000_000
+    assert len(await silent.rest()) < sent
+    assert silent.ending == "reset"
+    await reader.expect(LARGE[1_000_000:])
+    await clock.advance(1)
+    [_, (sent, how)] = ended(caplog)
+    assert how == "complete"
+    assert len(LARGE) < sent < len(LARGE) + 200
+
+
+async def test_who_leaves_in_the_midst_of_a_large_answer_ends_it(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "rawstream.access")
+    served, [peer] = await stalled(serving, 1)
+    peer.reset()
+    await connections(served, 0)
+    await until(lambda: bool(ended(caplog)))
+    [(sent, how)] = ended(caplog)
+    assert how == "client gone"
+    assert sent < 1_000_000
+
+
+async def test_who_ends_its_sending_side_still_gets_all_of_a_large_answer(serving: Serving) -> None:
+    _, [peer] = await stalled(serving, 1)
+    peer.finish()
+    await settle()
+    assert await peer.rest() == LARGE
+    assert peer.ending == "end"
+
+
+async def test_a_large_answer_that_is_taken_too_slowly_is_cut_at_the_requests_end(
+    serving: Serving, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "rawstream.access")
+    served, [peer] = await stalled(serving, 1, timeouts=Timeouts(write_stall=5, request=12, grace=60))
+    for position in range(0, 1_100_000, 100_000):
+        assert ended(caplog) == []
+        await peer.expect(LARGE[position : position + 100_000])
+        await clock.advance(1)
+    await clock.advance(2)
+    [(_, how)] = ended(caplog)
+    assert how == "timeout"
+    assert len(await peer.rest()) < 1_000_000
+    await connections(served, 0)
+
+
+async def test_a_server_that_closes_sends_the_rest_of_a_large_answer_and_cuts_who_does_not_take_it(
+    serving: Serving, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "rawstream.access")
+    served, [silent, reader] = await stalled(serving, 2, timeouts=Timeouts(grace=5))
+    served.server.begin_closing()
+    await reader.expect(LARGE)
+    await clock.advance(4)
+    assert await reader.rest() == b""
+    assert reader.ending == "end"
+    assert served.server.connections == 1
+    await clock.advance(2)
+    assert served.server.connections == 0
+    assert [how for _, how in ended(caplog)] == ["complete", "cancelled"]
+    assert len(await silent.rest()) < 1_000_000
+
+
 # -- a crowd of slow clients -------------------------------------------------------------------------------------------
 
 
@@ -841,7 +1026,8 @@ def test_a_crowd_that_fills_the_open_files_leaves_the_server_alive() -> None:
     finally:
         _, told = process.communicate("", timeout=20)
     assert process.returncode == 0
-    assert told == ""
+    full = "connections are refused: there are as many as Limits.connections, or open files, allow"
+    assert told == f"{full} (1 until now)\n"
 
 
 _FEW_FILES_TLS = """

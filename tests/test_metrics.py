@@ -18,7 +18,8 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from support import TEXT_HEAD, Failures, Serving, chunk, get, request, until
 
 from rawstream import Limits, Request, Response, Router, metrics, observe
-from rawstream.messages import Headers, RequestHead
+from rawstream.fields import Headers
+from rawstream.messages import RequestHead
 from rawstream.observe import Record
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

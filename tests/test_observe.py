@@ -15,11 +15,25 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import LAST_CHUNK, TEXT_HEAD, Clock, Failures, Peer, Serving, chunk, get, in_background, request, until
+from support import (
+    LAST_CHUNK,
+    TEXT_HEAD,
+    Clock,
+    Failures,
+    Peer,
+    Serving,
+    chunk,
+    get,
+    in_background,
+    request,
+    settle,
+    until,
+)
 
 from rawstream import Limits, Request, Response, Stream, Timeouts, observe
 from rawstream.errors import HTTPError, LocalError
-from rawstream.messages import Headers, RequestHead
+from rawstream.fields import Headers
+from rawstream.messages import RequestHead
 from rawstream.observe import Record
 
 steady = settings(
@@ -43,6 +57,7 @@ def _from_nothing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The counts belong to the process; a test begins at zero."""
     monkeypatch.setattr(observe, "counts", observe.Counts())
     monkeypatch.setattr(observe, "open_streams", set())
+    monkeypatch.setattr(observe, "_told", {})
     yield
     observe.access_log("common")
 
@@ -647,7 +662,7 @@ async def test_a_head_that_is_refused(serving: Serving, log: Lines, sent: bytes,
     raw = await peer.until(b"\r\n\r\n") + await peer.rest()
     await until(lambda: log.lines != [])
     [name] = re.findall(r"\r\nX-Request-Id: ([0-9a-f]{6}-\d+)\r\n", raw.decode())
-    told = rf'127\.0\.0\.1 - - \[[^\]]+\] "-" {status} {len(raw)} \d+\.\d{{3}}s refused {name}'
+    told = rf'127\.0\.0\.1 - - \[[^\]]+\] "[^"]*" {status} {len(raw)} \d+\.\d{{3}}s refused {name}'
     assert re.fullmatch(told, log.lines[0])
     assert observe.counts.refused["head"] == 1
     assert (observe.counts.under_way, observe.counts.sent) == (0, len(raw))
@@ -661,6 +676,64 @@ async def test_a_refused_heads_line_has_the_id_of_its_answer_in_json_too(serving
     name = json.loads(log.lines[0])["id"]
     assert re.fullmatch(r"[0-9a-f]{6}-\d+", name)
     assert f"\r\nX-Request-Id: {name}\r\n".encode() in raw
+
+
+async def test_a_refused_heads_line_says_why_in_json(serving: Serving, log: Lines) -> None:
+    observe.access_log("json")
+    peer = await (await serving(endless)).ask(b"GET / HTTP/1.1\r\n\r\n")
+    await peer.head()
+    await until(lambda: log.lines != [])
+    entry = json.loads(log.lines[0])
+    assert (entry["reason"], entry["ended"]) == ("a request has a Host field", "refused")
+
+
+async def test_a_head_that_stopped_coming_took_as_long_as_it_did(serving: Serving, log: Lines, clock: Clock) -> None:
+    observe.access_log("json")
+    peer = await (await serving(endless, timeouts=Timeouts(head=5))).ask(b"GET / HTT")
+    await settle()
+    began = time.monotonic()
+    await until(lambda: time.monotonic() > began + 0.005)
+    await clock.advance(5.5)
+    assert b" 408 " in await peer.head()
+    await until(lambda: log.lines != [])
+    assert json.loads(log.lines[0])["duration"] >= 0.005
+
+
+@pytest.mark.parametrize(
+    ("line", "common", "told"),
+    [
+        ("", "-", None),
+        ("GET /a HTTP/3.0", "GET /a HTTP/3.0", "GET /a HTTP/3.0"),
+        ('\x16\x03 "\n', '\\x16\\x03 \\"\\n', '\x16\x03 "\n'),
+    ],
+)
+def test_the_first_line_of_what_never_became_a_request(log: Lines, line: str, common: str, told: str | None) -> None:
+    for form in ("common", "json"):
+        observe.access_log(form)  # type: ignore[arg-type]
+        observe.ended(Record(None, time.monotonic(), 400, outcome="refused", line=line, reason="no"))
+    assert f' "{common}" 400 0 ' in log.lines[0]
+    assert json.loads(log.lines[1])["line"] == told
+
+
+def test_what_an_operator_could_change_is_told_but_not_more_than_each_ten_seconds(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(observe, "time", SimpleNamespace(monotonic=lambda: now))
+    for _ in range(100):
+        observe.refused("connections")
+        observe.refused("streams")
+        observe.refused("head")  # the client's own fault, and the access log has it
+    now += 9.9
+    observe.refused("connections")
+    now += 0.1
+    observe.refused("connections")
+    full = "connections are refused: there are as many as Limits.connections, or open files, allow"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", f"{full} (1 until now)"),
+        ("WARNING", "streams are refused: there are as many as Limits.streams allows (1 until now)"),
+        ("WARNING", f"{full} (102 until now)"),
+    ]
 
 
 async def test_a_connection_too_many(serving: Serving, log: Lines) -> None:

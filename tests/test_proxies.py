@@ -26,13 +26,12 @@ PAGE = Path(__file__).parent.parent / "docs" / "proxies.md"
 SSE = "text/event-stream"
 
 
-def site_of_the_page() -> str:
-    """The configuration that the page shows."""
-    (site,) = re.findall(r"^```nginx\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    return str(site)
+def shown(language: str) -> list[str]:
+    """What the page shows in this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
-SITE = site_of_the_page()
+SITE, HTTP_2 = shown("nginx")
 MAIN = """
 daemon off;
 worker_processes 1;
@@ -60,17 +59,41 @@ def replaced(text: str, *changes: tuple[str, str]) -> str:
     return text
 
 
-@pytest.fixture(scope="session")
-def nginx() -> str:
-    """The program. On a build machine its absence is a failure, elsewhere a reason to skip."""
-    found = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if found is None:
+@contextlib.contextmanager
+def nginx(behind: int, directory: Path, site: str = SITE) -> Iterator[int]:
+    """A running nginx, the port of which is given, before a server on the port `behind`.
+
+    On a build machine its absence is a failure, elsewhere a reason to skip.
+    """
+    program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if program is None:
         absent("nginx is not installed: `make system-packages` installs it")
-    return found
+    # A listening socket of ours, which nginx inherits as it does from the nginx that it replaces: the port is free,
+    # and who connects before nginx is up waits for it.
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        site = replaced(site, ("server 127.0.0.1:8000;", f"server 127.0.0.1:{behind};"))
+        site, listens = re.subn(r"\blisten \d+", f"listen 127.0.0.1:{port}", site)
+        assert listens == 1
+        user = "user root;" if os.geteuid() == 0 else ""
+        (directory / "nginx.conf").write_text(MAIN.format(directory=directory, user=user, site=site))
+        log = directory / "error.log"
+        process = subprocess.Popen(
+            [program, "-p", str(directory), "-c", str(directory / "nginx.conf"), "-e", str(log)],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "NGINX": f"{listening.fileno()};"},
+            pass_fds=[listening.fileno()],
+        )
+    try:
+        yield port
+    finally:
+        process.terminate()
+        status = process.wait(10)
+    assert status == 0, log.read_text()
 
 
 class Proxy:
-    """A running nginx."""
+    """A running nginx, and its clients."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -107,36 +130,18 @@ Before = Callable[..., contextlib.AbstractContextManager[Proxy]]
 
 
 @pytest.fixture
-def before(nginx: str, tmp_path: Path) -> Before:
+def before(tmp_path: Path) -> Before:
     """`with before(served) as proxy:` nginx stands before a server."""
 
     @contextlib.contextmanager
     def start(served: Served, site: str = SITE) -> Iterator[Proxy]:
-        _, behind = served.server.addresses[0]
-        # A listening socket of ours, which nginx inherits as it does from the nginx that it replaces: the port is free,
-        # and who connects before nginx is up waits for it.
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            port = listening.getsockname()[1]
-            site = replaced(site, ("server 127.0.0.1:8000;", f"server 127.0.0.1:{behind};"))
-            site = replaced(site, ("listen 80", f"listen 127.0.0.1:{port}"))
-            user = "user root;" if os.geteuid() == 0 else ""
-            (tmp_path / "nginx.conf").write_text(MAIN.format(directory=tmp_path, user=user, site=site))
-            log = tmp_path / "error.log"
-            process = subprocess.Popen(
-                [nginx, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", str(log)],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "NGINX": f"{listening.fileno()};"},
-                pass_fds=[listening.fileno()],
-            )
-        proxy = Proxy(port)
-        try:
-            yield proxy
-        finally:
-            for peer in proxy.peers:
-                peer.close()
-            process.terminate()
-            status = process.wait(10)
-        assert status == 0, log.read_text()
+        with nginx(served.server.addresses[0][1], tmp_path, site) as port:
+            proxy = Proxy(port)
+            try:
+                yield proxy
+            finally:
+                for peer in proxy.peers:
+                    peer.close()
 
     return start
 
@@ -366,20 +371,24 @@ async def test_nobody_is_trusted_unasked(serving: Serving, before: Before) -> No
         assert (await peer.response())[1] == b"http://test from 127.0.0.1"
 
 
+def with_certificate(authority: trustme.CA, directory: Path) -> str:
+    """The configuration for HTTP/2, with a certificate that is written to `directory`."""
+    certificate = authority.issue_cert("127.0.0.1")
+    key, chain = directory / "key.pem", directory / "chain.pem"
+    certificate.private_key_pem.write_to_path(str(key))
+    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    tls = replaced(HTTP_2, ("/etc/ssl/app.example/key.pem", str(key)), ("/etc/ssl/app.example/chain.pem", str(chain)))
+    return replaced(SITE, ("    listen 80;\n", tls))
+
+
 async def test_the_scheme_is_the_one_that_a_trusted_proxy_was_asked_by(
     serving: Serving, before: Before, tmp_path: Path
 ) -> None:
     authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
-    certificate.private_key_pem.write_to_path(str(key))
-    for blob in certificate.cert_chain_pems:
-        blob.write_to_path(str(chain), append=True)
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    tls = f"listen 80 ssl; ssl_certificate {chain}; ssl_certificate_key {key};"
     served = await serving(who, trusted_proxies=("127.0.0.1",))
-    with before(served, replaced(SITE, ("listen 80;", tls))) as proxy:
+    with before(served, with_certificate(authority, tmp_path)) as proxy:
         peer = await proxy.ask_tls(context, get())
         assert (await peer.response())[1] == b"https://test from 127.0.0.1"
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rawstream import errors
-from rawstream.messages import Headers, Request, RequestHead, Response
+from rawstream.fields import Headers
+from rawstream.messages import Request, RequestHead, Response
 from rawstream.routing import Router
 
 

@@ -5,6 +5,7 @@ of more behind it.
 """
 
 import dataclasses
+import enum
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -514,6 +515,15 @@ def test_half_a_surrogate_pair_is_refused(field: str) -> None:
     values: dict[str, Any] = {"data": "x", field: "a\ud83d"}
     with pytest.raises(EventError, match=r"^an event is UTF-8, which cannot carry '\\ud83d'$"):
         encode(Event(**values))
+
+
+class Kind(str, enum.Enum):  # noqa: UP042  # the older way, in which format() gives the member's name
+    TICK = "tick"
+
+
+@pytest.mark.parametrize("field", ["data", "event", "id", "comment"])
+def test_a_member_of_an_enumeration_of_text_is_its_text(field: str) -> None:
+    assert encode(Event(**{"data": None, field: Kind.TICK})) == encode(Event(**{"data": None, field: "tick"}))
 
 
 # -- what an event can be ----------------------------------------------------------------------------------------------

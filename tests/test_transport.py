@@ -19,6 +19,7 @@ from rawstream.config import Limits, Timeouts
 from rawstream.deadlines import Deadlines
 from rawstream.errors import Disconnected, ReadTimeout, Stalled
 from rawstream.transport import Transport
+from rawstream.turns import TURN, Turns
 
 pytestmark = pytest.mark.usefixtures("orderly")
 
@@ -349,12 +350,44 @@ async def test_too_much_of_a_next_request_is_dropped_while_reading_goes_on(make:
     assert await made.transport.read(60) == b""
 
 
-async def test_a_next_request_is_held_up_to_the_limit(make: Make) -> None:
+async def test_where_somebody_begins_to_work_reading_goes_on_so_that_a_loss_is_noticed(make: Make) -> None:
     made = make(Limits(held=10))
+    made.transport.data_received(b"x" * 11)
+    assert not made.below.reading
     made.transport.body_ended = True
-    made.transport.data_received(b"x" * 10)
+    assert made.below.reading
+    made.transport.data_received(b"y")
+    assert made.transport.dropping
+
+
+async def test_what_is_held_when_the_work_ends_is_not_dropped_for_what_comes_then(make: Make) -> None:
+    """Between two requests nobody works for the peer: then it is made to wait."""
+    made = make(Limits(held=10))
+    made.transport.data_received(b"x" * 11)
+    made.transport.body_ended = True
     made.transport.body_ended = False
-    assert await made.transport.read(60) == b"x" * 10
+    assert not made.below.reading
+    assert await made.transport.read(60) == b"x" * 11
+    assert made.below.reading
+    assert not made.transport.dropping
+
+
+async def test_who_reads_for_long_lets_others_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(Turns.of(asyncio.get_running_loop()), "_clock", lambda: now)
+    made = make(Limits(held=1_000_000))
+    waiting = in_background(made.transport.read(60))
+    await settle()
+    made.transport.data_received(b"x" * 100_000)
+    await waiting
+    for _ in range(3):
+        with pytest.raises(StopIteration):
+            made.transport.read(60).send(None)
+    now += TURN
+    reading = made.transport.read(60)
+    reading.send(None)  # it waits, for its turn
+    reading.close()
+    assert await made.transport.read(60)
 
 
 # -- watching for the loss of the peer ---------------------------------------------------------------------------------
@@ -409,7 +442,9 @@ async def test_what_counts_the_end_of_sending_is_not_begun_after_it(make: Make) 
         made.transport.check(eof=True)
 
 
-async def test_a_loss_in_the_midst_of_ones_own_time_out_is_told_soon_after_it(make: Make, clock: Clock) -> None:
+async def test_a_loss_in_the_midst_of_ones_own_time_out_is_told_at_once_and_cancels_soon_after_it(
+    make: Make, clock: Clock
+) -> None:
     made, gate = make(), asyncio.Event()
 
     async def work() -> None:
@@ -429,11 +464,11 @@ async def test_a_loss_in_the_midst_of_ones_own_time_out_is_told_soon_after_it(ma
     await clock.advance(2)
     gate.set()
     await settle()
-    assert made.told.done == ["connected", "lost", "cleared up"]
+    assert not task.done()
     await clock.advance(0.5)
     with pytest.raises(Disconnected):
         await task
-    assert made.told.done == ["connected", "lost", "cleared up", "interrupted"]
+    assert made.told.done == ["connected", "interrupted", "lost", "cleared up"]
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

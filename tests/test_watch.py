@@ -257,10 +257,10 @@ async def test_a_loss_does_not_break_into_the_clean_up_after_a_cancellation_from
     gate.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert line.steps.done == ["cleaned up"]
+    assert line.steps.done == ["told", "cleaned up"]
     line.call_back()  # too late for anybody
     assert line.due == []
-    assert line.steps.done == ["cleaned up"]
+    assert line.steps.done == ["told", "cleaned up"]
 
 
 async def test_a_loss_in_the_clean_up_after_ones_own_time_out_cancels_what_follows_it() -> None:
@@ -289,14 +289,43 @@ async def test_a_loss_in_the_clean_up_after_ones_own_time_out_cancels_what_follo
     line.call_back()  # it still clears up: try again
     await settle()
     assert len(line.due) == 1
-    assert line.steps.done == ["clears up"]
+    assert line.steps.done == ["clears up", "told"]
     gate.set()
-    await line.steps.reach("clears up", "cleared up", "goes on")
+    await line.steps.reach("clears up", "told", "cleared up", "goes on")
     line.call_back()
     with pytest.raises(Disconnected):
         await task
-    assert line.steps.done == ["clears up", "cleared up", "goes on", "told"]
+    assert line.steps.done == ["clears up", "told", "cleared up", "goes on"]
     assert task.cancelling() == 0
+
+
+async def test_of_a_task_that_swallowed_a_cancellation_it_is_told_once_at_once_so_that_somebody_insists() -> None:
+    """As libraries did before there was `uncancel`: it seems to be cancelled for ever."""
+    line = Line()
+
+    async def work() -> None:
+        with line.watch():
+            with contextlib.suppress(asyncio.CancelledError):
+                await forever()
+            line.steps("goes on")
+            await forever()
+
+    task = in_background(work())
+    await settle()
+    task.cancel()
+    await line.steps.reach("goes on")
+    line.interrupt(Stalled("the peer takes nothing"))
+    line.lose()
+    for _ in range(3):
+        line.call_back()
+        await settle()
+        assert len(line.due) == 1
+    assert line.steps.done == ["goes on", "told"]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    line.call_back()
+    assert line.due == []
 
 
 async def test_who_begins_to_watch_in_its_clean_up_is_told_of_the_loss_all_the_same() -> None:
@@ -322,6 +351,70 @@ async def test_a_cancelled_error_that_nobody_caused_is_an_error() -> None:
     line = Line()
     with pytest.raises(LocalError, match="nobody had cancelled it"), line.watch():
         raise asyncio.CancelledError
+
+
+# -- what a handler raises of its own accord ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eof", [True, False])
+async def test_a_peer_that_is_there_is_not_gone_whatever_a_handler_says(eof: bool) -> None:
+    """It had a connection of its own to somebody else, say."""
+    line = Line()
+    raised = Disconnected("the database is gone")
+    with pytest.raises(LocalError, match="Disconnected, but the peer is there") as caught, line.watch(eof):
+        raise raised
+    assert caught.value.__cause__ is raised
+
+
+async def test_a_peer_that_is_there_may_be_cut_for_being_slow() -> None:
+    line = Line()
+    with pytest.raises(Stalled, match="fell behind"), line.watch():
+        raise Stalled("it fell behind")
+
+
+@pytest.mark.parametrize("error", [Disconnected, Stalled])
+async def test_of_a_peer_that_is_gone_a_handler_may_say_so(error: type[Disconnected]) -> None:
+    line = Line()
+    raised = error("the connection was lost")
+    with pytest.raises(error) as caught, line.watch():
+        line._gone = True
+        raise raised
+    assert caught.value is raised
+
+
+class Panic(BaseException):
+    """As PyO3 raises it for a panic in Rust."""
+
+
+@pytest.mark.parametrize("kind", [Panic, SystemExit, GeneratorExit])
+async def test_what_is_no_exception_is_a_failure_of_the_handler(kind: type[BaseException]) -> None:
+    line = Line()
+    raised = kind("why")
+    with pytest.raises(LocalError, match=f"{kind.__name__}, which is no Exception") as caught, line.watch():
+        raise raised
+    assert caught.value.__cause__ is raised
+    assert line.watched is None
+
+
+async def test_a_ctrl_c_is_nobodys_failure() -> None:
+    line = Line()
+    with pytest.raises(KeyboardInterrupt), line.watch():
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("by", ["another task", "no task"])
+async def test_a_task_may_be_thrown_away(by: str) -> None:
+    """As those that are left when their loop is closed: there is nobody to answer then."""
+    line = Line()
+    coroutine = wait(line)
+    task = in_background(coroutine)
+    await settle()
+    await asyncio.to_thread(coroutine.close) if by == "no task" else coroutine.close()
+    assert line.steps.done == ["finally"]
+    assert line.watched is None
+    task.cancel()
+    with pytest.raises(RuntimeError):
+        await task
 
 
 # -- one within another ------------------------------------------------------------------------------------------------

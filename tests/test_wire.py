@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from shadow import shadowed
 
 from rawstream.errors import AnswerError, HeadTooLarge, LocalError, ProtocolError, RemoteError, TargetTooLong
-from rawstream.messages import Headers, RequestHead, ResponseHead
+from rawstream.fields import Headers
+from rawstream.messages import RequestHead, ResponseHead
 from rawstream.wire import CLOSED, NEED_DATA, ClientWire, Data, End, Frame, ServerWire, chunked, until_close
 
 Cut = Callable[[bytes], list[bytes]]

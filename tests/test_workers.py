@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from processes import ask, read_rest, read_until, running
+from processes import Running, ask, read_rest, read_until, running
+from redis_server import RedisServer
 
 LOOPS = ["asyncio", "uvloop"]
 
@@ -297,3 +298,56 @@ def test_a_worker_that_starts_when_its_parent_has_vanished_ends(project: Path) -
     )  # fmt: skip
     with running("serve", "waiting:router", "--workers", "2", *on()) as server:
         assert server.end() == (-signal.SIGKILL, "")
+
+
+# -- what they share ---------------------------------------------------------------------------------------------------
+
+
+def asked(server: Running, method: str, target: str, *fields: str, body: str = "") -> bytes:
+    """The answer to a request on a connection of its own."""
+    head = "".join(f"{field}\r\n" for field in ["Host: test", "Connection: close", *fields])
+    with server.connect() as sock:
+        sock.sendall(f"{method} {target} HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        return read_rest(sock)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_workers_of_the_demo_share_channels_and_jobs_by_a_redis(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    monkeypatch.setenv("RAWSTREAM_PUBLISH_TOKEN", "secret")
+    arguments = ["--workers", "3", "--loop", loop, "--store", redis_server.url, *on()]
+    secret, text = "Authorization: Bearer secret", "Content-Type: text/plain"
+    with running(*arguments) as server, contextlib.ExitStack() as stack:
+        assert asked(server, "POST", "/channels/news", text, body="x").startswith(b"HTTP/1.1 401 ")
+        readers = [stack.enter_context(server.connect()) for _ in range(12)]
+        for reader in readers:
+            reader.sendall(b"GET /channels/news?last_event_id=earliest HTTP/1.1\r\nHost: test\r\n\r\n")
+        for number in range(6):
+            answer = asked(server, "POST", "/channels/news", text, secret, body=f"news {number}")
+            assert answer.startswith(b"HTTP/1.1 201 ")
+        for reader in readers:
+            told = read_until(reader, b"data: news 5\n")
+            assert re.findall(rb"data: news (\d)\n", told) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+        answer = asked(server, "POST", "/jobs", secret, body='{"steps": 1000, "delay": 0.01}')
+        location = re.search(r"\r\nLocation: (\S+)", answer.decode())
+        assert location is not None
+        followers = [stack.enter_context(server.connect()) for _ in range(6)]
+        for follower in followers:
+            follower.sendall(f"GET {location[1]} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            assert b'data: {"step":1,' in read_until(follower, b"event: progress\n" + b'data: {"step":1,')
+        assert asked(server, "DELETE", location[1], secret).startswith(b"HTTP/1.1 204 ")  # in whichever process
+        for follower in followers:
+            assert b'data: {"stopped": true}' in read_until(follower, b"0\r\n\r\n")
+        server.signal(signal.SIGTERM)
+        assert server.end()[0] == 0
+
+
+def test_a_store_that_cannot_be_opened_is_told_once(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with running("--workers", "3", "--store", f"redis://127.0.0.1:{port}/0", *on()) as server:
+        status, rest = server.end()
+    assert status == 2
+    [line] = [line for line in [*server.before, server.first_line, *rest.splitlines()] if line]
+    assert line.startswith(f"rawstream: the channels' store cannot be reached: redis://127.0.0.1:{port}/0 (")

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from benchmarks.peers.common import (
     BACKLOG,
+    Lateness,
     announce,
     arguments,
     listening_socket,
@@ -80,6 +81,45 @@ async def short(request: web.Request) -> web.Response:
     return web.Response(text="ok")
 
 
+lateness = Lateness()
+queues: set[asyncio.Queue[bytes]] = set()
+"""One for each subscriber of the channel."""
+
+
+async def fanout(request: web.Request) -> web.StreamResponse:
+    """Subscribe to the channel."""
+    queue: asyncio.Queue[bytes] = asyncio.Queue()
+    queues.add(queue)
+    try:
+        response = await start(request)
+        await response.write(b": subscribed\n\n")  # the head leaves with the first bytes of the body
+        while True:
+            await response.write(await queue.get())
+    finally:
+        queues.discard(queue)
+
+
+async def publish(request: web.Request) -> web.Response:
+    """Publish the body."""
+    event = b"data: %b\n\n" % await request.read()
+    for queue in queues:
+        queue.put_nowait(event)
+    return web.Response(status=204)
+
+
+async def idle(request: web.Request) -> web.StreamResponse:
+    """One event at once, and then nothing."""
+    response = await start(request)
+    await response.write(stamp())
+    await asyncio.Event().wait()
+    return response
+
+
+async def lag(request: web.Request) -> web.Response:
+    """How late the loop has been since this was last asked for."""
+    return web.Response(text=lateness.text())
+
+
 async def serve() -> None:
     """Serve until the process is ended."""
     app = web.Application()
@@ -90,11 +130,16 @@ async def serve() -> None:
             web.get("/first", first),
             web.get("/flush", flush),
             web.get("/short", short),
+            web.get("/fanout", fanout),
+            web.post("/publish", publish),
+            web.get("/idle", idle),
+            web.get("/lag", lag),
         ]
     )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     sock = listening_socket()
+    lateness.start()
     await web.SockSite(runner, sock, backlog=BACKLOG).start()
     announce(sock.getsockname()[1])
     await asyncio.Event().wait()

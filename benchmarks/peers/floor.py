@@ -95,6 +95,18 @@ def answer(sock: socket.socket, target: str) -> Iterator[float]:
             raise ValueError(f"no workload at {path}")
 
 
+def publish(sock: socket.socket, data: bytes, subscribers: set[socket.socket]) -> None:
+    """Send the body of a request to each subscriber; what a socket does not take is lost."""
+    body = data.partition(b"\r\n\r\n")[2]
+    event = b"%x\r\ndata: %b\n\n\r\n" % (len(body) + 8, body)
+    for subscriber in subscribers:
+        try:
+            subscriber.send(event)
+        except OSError:
+            pass
+    sock.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+
 def main() -> None:
     """Serve until the process is ended."""
     listener = listening_socket()
@@ -102,11 +114,13 @@ def main() -> None:
     epoll.register(listener, select.EPOLLIN)
     announce(listener.getsockname()[1])
     connections: dict[int, socket.socket] = {}
+    subscribers: set[socket.socket] = set()
     due: list[tuple[float, int, int, Iterator[float]]] = []
     order = itertools.count()
 
     def close(fd: int) -> None:
         epoll.unregister(fd)
+        subscribers.discard(connections[fd])
         connections.pop(fd).close()
 
     def step(fd: int, stream: Iterator[float]) -> None:
@@ -127,13 +141,18 @@ def main() -> None:
                 continue
             sock = connections[fd]
             try:
-                data = sock.recv(4096)
+                data = sock.recv(65_536)
             except ConnectionError:
                 data = b""
             if not data:
                 close(fd)
             elif data.startswith(b"GET /short "):
                 sock.send(_SHORT)
+            elif data.startswith(b"GET /fanout "):
+                sock.send(_HEAD)
+                subscribers.add(sock)
+            elif data.startswith(b"POST /publish "):
+                publish(sock, data, subscribers)
             else:
                 step(fd, answer(sock, data.split(b" ", 2)[1].decode("ascii")))
         now = time.monotonic()

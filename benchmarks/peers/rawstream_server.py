@@ -11,11 +11,17 @@ from typing import Literal
 
 import h11
 
-from benchmarks.peers.common import announce, arguments, loop_factory, number, seconds, set_nagle
-from rawstream import Every, Request, Response, Router, Stream, serve
+from benchmarks.peers.common import Lateness, announce, arguments, loop_factory, number, seconds, set_nagle
+from rawstream import Every, Hub, Request, Response, Router, Stream, serve
+from rawstream.channels.subscription import Subscription
 from rawstream.wire import Frame, ServerWire
 
 router = Router()
+lateness = Lateness()
+hub = Hub("memory:")
+channel = hub.channel("news")
+silence = asyncio.Event()
+"""Never set."""
 
 POLICIES: dict[str, Literal["item"] | Every | None] = {
     "wait": None,
@@ -78,6 +84,32 @@ async def short(request: Request) -> Response:
     return Response.text("ok")
 
 
+@router.get("/fanout")
+async def fanout(request: Request) -> Subscription:
+    """Subscribe to the channel."""
+    return channel.subscribe()
+
+
+@router.post("/publish")
+async def publish(request: Request) -> Response:
+    """Publish the body."""
+    await channel.publish(await request.text())
+    return Response(204)
+
+
+@router.get("/idle")
+async def idle(request: Request) -> AsyncIterator[str]:
+    """One event at once, and then nothing."""
+    yield stamp()
+    await silence.wait()
+
+
+@router.get("/lag")
+async def lag(request: Request) -> Response:
+    """How late the loop has been since this was last asked for."""
+    return Response.text(lateness.text())
+
+
 def send_through_h11() -> None:
     """Let h11 send each chunk from now on, as a server would that knows no `frame`."""
     start = ServerWire.start
@@ -92,7 +124,8 @@ def send_through_h11() -> None:
 
 async def run() -> None:
     """Serve until the process is ended."""
-    async with serve(router, host="127.0.0.1", port=0) as server:
+    lateness.start()
+    async with hub, serve(router, host="127.0.0.1", port=0) as server:
         announce(int(server.addresses[0][1]))
         await server.wait_closed()
 

@@ -8,15 +8,16 @@ import argparse
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Literal
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from benchmarks.peers.common import BACKLOG, announce, listening_socket, number, seconds, set_nagle
+from benchmarks.peers.common import BACKLOG, Lateness, announce, listening_socket, number, seconds, set_nagle
 
 
 def stamp() -> bytes:
@@ -85,14 +86,70 @@ async def short(request: Request) -> PlainTextResponse:
     return PlainTextResponse("ok")
 
 
+lateness = Lateness()
+queues: set[asyncio.Queue[bytes]] = set()
+"""One for each subscriber of the channel."""
+
+
+async def fanout(request: Request) -> StreamingResponse:
+    """Subscribe to the channel."""
+
+    async def generate() -> AsyncIterator[bytes]:
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
+        queues.add(queue)
+        try:
+            yield b": subscribed\n\n"  # so that nobody has the head who is not in `queues` yet
+            while True:
+                yield await queue.get()
+        finally:
+            queues.discard(queue)
+
+    return stream(generate())
+
+
+async def publish(request: Request) -> Response:
+    """Publish the body."""
+    event = b"data: %b\n\n" % await request.body()
+    for queue in queues:
+        queue.put_nowait(event)
+    return Response(status_code=204)
+
+
+async def idle(request: Request) -> StreamingResponse:
+    """One event at once, and then nothing."""
+
+    async def generate() -> AsyncIterator[bytes]:
+        yield stamp()
+        await asyncio.Event().wait()
+
+    return stream(generate())
+
+
+async def lag(request: Request) -> PlainTextResponse:
+    """How late the loop has been since this was last asked for."""
+    return PlainTextResponse(lateness.text())
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Begin to measure the loop's lag."""
+    lateness.start()
+    yield
+
+
 app = Starlette(
+    lifespan=lifespan,
     routes=[
         Route("/paced", paced),
         Route("/burst", burst),
         Route("/first", first),
         Route("/flush", flush),
         Route("/short", short),
-    ]
+        Route("/fanout", fanout),
+        Route("/publish", publish, methods=["POST"]),
+        Route("/idle", idle),
+        Route("/lag", lag),
+    ],
 )
 
 

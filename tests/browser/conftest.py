@@ -17,13 +17,14 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Error, Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Error, Page, async_playwright, expect
 from support import absent
 
-from rawstream import Request, Response, Router, serve
+from rawstream import Hub, Request, Response, Router, serve
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "demo.html"
@@ -37,6 +38,7 @@ OpenPage = Callable[..., Awaitable[Page]]
 Hosting = Callable[..., Awaitable[str]]
 Reply = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 Raw = Callable[[dict[str, Reply]], Awaitable[str]]
+Lines = Callable[[str], Awaitable[tuple["Line", str]]]
 
 
 def pytest_asyncio_loop_factories(
@@ -52,6 +54,7 @@ async def browser() -> AsyncIterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None:
         absent("chromium is not installed: `make system-packages` installs it")
+    expect.set_options(timeout=20_000)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
@@ -145,6 +148,59 @@ async def raw() -> AsyncIterator[Raw]:
     for server in servers:
         server.close()
         await server.wait_closed()
+
+
+class Line:
+    """A network's way to a server, of which no more is left at times than a port that is listened to."""
+
+    def __init__(self, server: str) -> None:
+        self._port = urlsplit(server).port
+        self._ends: set[asyncio.StreamWriter] = set()
+
+    async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry what comes from either side to the other."""
+        back, there = await asyncio.open_connection("127.0.0.1", self._port)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._carry(reader, there))
+            both.create_task(self._carry(back, writer))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._ends.add(writer)
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        self._ends.discard(writer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    def cut(self) -> None:
+        """End all connections, with a reset."""
+        for writer in self._ends:
+            writer.transport.abort()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def line() -> AsyncIterator[Lines]:
+    """`await line(address)`: a line to this server, and the address at which it begins."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(server: str) -> tuple[Line, str]:
+            line = Line(server)
+            listening = await stack.enter_async_context(await asyncio.start_server(line.join, "127.0.0.1", 0))
+            stack.callback(line.cut)
+            host, port = listening.sockets[0].getsockname()
+            return line, f"http://{host}:{port}"
+
+        yield start
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def hub() -> AsyncIterator[Hub]:
+    """Channels in memory. It is to be asked for before `hosting`, so that it outlives the server."""
+    async with Hub() as hub:
+        yield hub
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -14,25 +14,27 @@ from .conftest import PAGE, Hosting, OpenPage
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-PANELS = ("typed", "compare", "events", "bulk")
+PANELS = ("typed", "compare", "events", "publish", "job", "bulk")
 
 
 async def run_all(page: Page) -> None:
     """Run every panel to its end, so that everything that can be shown is shown."""
     await page.get_by_role("switch").check()
+    await page.click("#subscribe .primary")
     for panel in PANELS:
         name, value = ("rows", "2000") if panel == "bulk" else ("delay", "0.01")
         await page.fill(f"#{panel} [name={name}]", value)
         await page.click(f"#{panel} .primary")
     for panel in PANELS:
         await expect(page.locator(f"#{panel} .status")).to_have_attribute("data-state", "done", timeout=20_000)
+    await expect(page.locator("#feed .log")).to_contain_text("Hello, 世界")
 
 
 # -- where it talks to -------------------------------------------------------------------------------------------------
 
 
 async def test_from_disk_with_a_server_in_the_address(demo: str, open_page: OpenPage) -> None:
-    """Opened as a file, all four panels work with another origin: preflights, null origin, EventSource too."""
+    """Opened as a file, all panels work with another origin: preflights, null origin, EventSource too."""
     page = await open_page(f"{PAGE.as_uri()}?server={demo}")
     await expect(page.locator("#server")).to_have_text(f"{demo} answers")
     await expect(page.locator("#help")).to_be_hidden()
@@ -337,8 +339,12 @@ async def test_by_keyboard_alone(demo: str, open_page: OpenPage) -> None:
             await expect(page.locator("#typed .primary")).to_be_focused()
     wanted = ["undefined language", "undefined theme", "typed text", "typed delay", "typed repeat", "typed format"]
     wanted += ["typed primary", "typed stop", "typed show-bytes", "compare delay", "compare primary", "events source"]
-    wanted += ["events delay", "events primary", "events polite", "bulk rows", "bulk format", "bulk primary"]
-    assert [name for name in seen if name in wanted] == wanted
+    wanted += ["events delay", "events primary", "events polite", "feed channel", "feed primary", "feed text"]
+    wanted += ["feed repeat", "feed delay", "job steps", "job delay", "job primary"]
+    wanted += ["bulk rows", "bulk format", "bulk primary"]
+    in_order = [name for name in dict.fromkeys(seen) if name in wanted]
+    assert in_order == wanted
+    assert seen.count("feed primary") == 2, "Subscribe and Publish"
 
 
 async def test_every_control_and_plot_has_a_name(demo: str, open_page: OpenPage) -> None:
@@ -381,7 +387,7 @@ async def test_only_status_lines_speak(demo: str, open_page: OpenPage) -> None:
     live = await page.locator("[aria-live], [role=status], [role=log], [role=alert], output").evaluate_all(
         "(all) => all.map((e) => e.className)"
     )
-    assert live == ["server", *["status"] * len(PANELS)]
+    assert live == ["server", *["status"] * (len(PANELS) + 1)]
     await page.evaluate("""() => {
       window.said = [];
       new MutationObserver(() => said.push(document.querySelector("#typed .status").textContent))

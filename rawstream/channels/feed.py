@@ -1,0 +1,240 @@
+"""A subscriber: a place in a channel's log, and the sink of a connection that is written what comes after it.
+
+The connection's task sleeps on one future while its reader keeps up: each entry is then written by the channel's
+fan-out, with `advance`, the same bytes to all. A reader that does not keep up is left where it is: nothing is kept for
+it. It goes on from the tail when its socket takes more, or, where that begins later by now, from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rawstream import observe
+from rawstream.errors import Stalled, StoreUnavailable
+from rawstream.formats import JsonLines, ServerSentEvents
+from rawstream.observe import Record
+
+from .cursor import After, Gap
+from .log import Id
+from .tail import Framing, Piece, Tail, View, as_event, as_line
+
+if TYPE_CHECKING:
+    from .channel import Channel
+
+_AGAIN = 1.0  # seconds, and up to as many more, after which a log that could not be read is asked again
+
+
+_EVENTS, _LINES = ServerSentEvents(), JsonLines()  # for what is said beside the log's entries
+
+
+class Sink(Protocol):
+    """Where a feed writes to: what a pump writes to, for bytes that are framed already."""
+
+    @property
+    def framing(self) -> Framing: ...  # once the head has left
+    def write(self, payload: bytes) -> bool: ...  # b"": the head may leave
+    def beat(self) -> None: ...  # a comment, where the format has one
+    @property
+    def direct(self) -> tuple[Callable[[bytes], bool], Record]: ...  # sends what is framed -> writable; to be counted
+    def when_writable(self, call: Callable[[], None] | None) -> None: ...  # None: not any more
+    async def drain(self) -> None: ...  # waits until writable; raises when the reader is gone
+
+
+class Feed:
+    """One subscriber's stream: to its connection it is what pumps instead of an iterator, and the stream's encoder.
+
+    place: after which entry it begins; what was not looked up in the log yet will be. gap: what it is told first.
+    """
+
+    __slots__ = (
+        "_channel", "_encoder", "_gap", "_lost", "_number", "_parked", "_place", "_record", "_sink", "_tail", "_view",
+        "_write", "heartbeat", "over",
+    )  # fmt: skip
+    taken = 1  # a channel may be silent for long: no first item is overdue
+    _sink: Sink
+    _tail: Tail
+    _view: View
+    _write: Callable[[bytes], bool]
+    _record: Record
+
+    def __init__(self, channel: Channel, lines: bool, place: After, gap: Gap | None) -> None:
+        self._channel = channel
+        self._encoder = _LINES if lines else _EVENTS
+        self._place = place  # the last entry that was written, or counts as read
+        self._number = place.n if isinstance(place, Id) else -1  # its number
+        self._lost = not isinstance(place, Id)  # its place must be looked up
+        self._gap = gap
+        self._parked: asyncio.Future[None] | None = None
+        self.heartbeat = self._encoder.heartbeat
+        self.over = False
+        """Nothing more will be written."""
+
+    # -- what the connection calls -----------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Feed:
+        return self
+
+    async def __anext__(self) -> Any:
+        """No items come this way: see `pump`."""
+        raise StopAsyncIteration
+
+    def pump(self, sink: Sink) -> Feed:
+        """Write to `sink` from now on. Returns what is to `run`."""
+        self._sink = sink
+        return self
+
+    async def run(self) -> None:
+        """Until the log has ended, or the server closes. Raises Disconnected when the reader is gone."""
+        self._sink.write(b"")
+        self._sink.beat()  # some proxies hold a head back until a first byte of the body comes
+        try:
+            while not self.over:
+                try:
+                    await self._catch_up()
+                except StoreUnavailable:
+                    self._sink.beat()  # nobody else does, as long as the log cannot be followed
+                    await self._park(_AGAIN * (1 + random.random()))
+                else:
+                    await self._park()
+                self._unpark()
+        finally:
+            self._unpark()
+            self._channel.leave(self)
+
+    def take(self) -> bytes:
+        """What is left to be written in the end: nothing."""
+        return b""
+
+    async def aclose(self) -> None:
+        """There is nothing to close: `run` has left the channel."""
+
+    def encode(self, item: Any) -> bytes:
+        """No items come this way."""
+        return b""
+
+    def end(self) -> bytes:
+        """If the log has ended, it has said so itself."""
+        return b""
+
+    def error(self, status: int, message: str) -> bytes:
+        """What tells that the stream breaks off here."""
+        return self._encoder.error(status, message)
+
+    def closing(self, retry: int) -> bytes:
+        """The server closes: this ends now, and its reader will come back with its place."""
+        self.finish()
+        return self._encoder.closing(retry)
+
+    # -- what the channel calls --------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Write what the tail has after its place, as far as the reader takes it."""
+        view, tail = self._view, self._tail
+        while not self._lost and (piece := view.after(self._number)) is not None:
+            if not self._send(piece):
+                self._channel.live.pop(self, None)
+                self._sink.when_writable(self._go_on)
+                return
+            if self._number == tail.last.n:
+                return
+        if not tail.reaches(self._number):
+            self._wake()
+
+    def beat(self) -> None:
+        """Nothing has come for a while."""
+        self._sink.beat()
+
+    def doubt(self) -> None:
+        """The log may not be the one that it was: its place must be looked up."""
+        self._lost = True
+        self._wake()
+
+    def finish(self) -> None:
+        """Nothing more will be written."""
+        self.over = True
+        self._wake()
+
+    # -- from here on for itself -------------------------------------------------------------------------------------
+
+    def _send(self, piece: Piece) -> bool:
+        """Returns whether more may be written."""
+        frame, last = piece
+        self._place = last.id
+        self._number = last.id.n
+        record = self._record
+        record.chunks += 1
+        if record.first is None:
+            observe.first_chunk(record)
+        if last.event is not None and last.ends:
+            self.finish()
+        return self._write(frame) and not self.over
+
+    async def _catch_up(self) -> None:
+        """Read the log until the tail has the rest, however long the reader takes. Raises StoreUnavailable."""
+        self._tail = await self._channel.join(self)
+        form = as_line if self._encoder is _LINES else as_event
+        self._view = self._tail.view(form, self._sink.framing)
+        self._write, self._record = self._sink.direct
+        if self._gap is not None:
+            self._tell(self._gap)
+        if self._lost:
+            await self._look_up()
+        while not self.over and not self._tail.reaches(self._number):
+            assert isinstance(self._place, Id), "it was looked up"
+            entries = await self._channel.page(self._place)
+            if not entries or entries[0].id.n != self._number + 1:
+                await self._look_up()
+            elif not all(map(self._send, self._view.pieces(entries))) and not self.over:
+                del entries  # the reader may take long
+                await self._sink.drain()
+
+    async def _look_up(self) -> None:
+        """Find its place in the log, and say what is missing there. Raises StoreUnavailable, or Stalled."""
+        began = self._number >= 0
+        self._lost = False  # now: while it is looked up, doubt may come again
+        try:
+            self._place, gap, over = await self._channel.locate(self._place)
+        except BaseException:
+            self._lost = True
+            raise
+        self._number = self._place.n
+        if over:
+            self.finish()
+        if gap is not None:
+            if began and self._channel.behind == "cut":
+                raise Stalled("the reader fell behind what the channel holds")
+            self._tell(gap)
+
+    def _tell(self, gap: Gap) -> None:
+        self._gap = None
+        self._write(self._view.made(gap.entry))
+
+    def _park(self, seconds: float | None = None) -> asyncio.Future[None]:
+        """To wait for what `advance` cannot do. Without `seconds`, `advance` is called from now on."""
+        loop = asyncio.get_running_loop()
+        parked = self._parked = loop.create_future()  # and no coroutine: thousands stand here
+        if self.over or (self._lost and seconds is None):
+            self._wake()
+        elif seconds is None:
+            self._go_on()
+        else:
+            loop.call_later(seconds, self._wake)
+        return parked
+
+    def _unpark(self) -> None:
+        """No more calls of `advance`."""
+        self._parked = None
+        self._channel.live.pop(self, None)
+        self._sink.when_writable(None)
+
+    def _go_on(self) -> None:
+        """Write what there is, and then what comes."""
+        self._channel.live[self] = None
+        self.advance()
+
+    def _wake(self) -> None:
+        if self._parked is not None and not self._parked.done():
+            self._parked.set_result(None)

@@ -1,0 +1,194 @@
+"""All channels and runs of one store: the one thing that a program makes, `Hub("redis://…")`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Coroutine
+from types import TracebackType
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from weakref import WeakValueDictionary
+
+from rawstream.errors import LocalError, NotFound, StoreUnavailable
+from rawstream.pump import close
+
+from .channel import EVENT, Behind, Channel
+from .log import ERROR, Retention, Store, checked_name
+from .memory import MemoryStore
+from .runs import LEASE, Owner, Run, attend
+from .slices import Slices
+
+_FOR_EVER = 1e9  # seconds: the lease of a run that cannot outlive its store
+
+
+class Hub:
+    """The channels and runs of one store.
+
+    url: "memory:" (this process, forgotten with it), "sqlite:///file" (this process, kept; four slashes for an absolute
+        path) or "redis://host:port/db" (any number of processes and machines; needs the extra `redis`). Each may be
+        followed by how much is held of each channel, as in "memory:?entries=1000&age=3600": see `Retention`.
+    event_size: bytes of an event's data, as JSON, beyond which it is refused.
+
+    It connects when it is first used, or by `async with`, which closes it too; after `close` it may be used again.
+    Raises LocalError for a URL that is none of these.
+    """
+
+    def __init__(self, url: str = "memory:", *, event_size: int = EVENT) -> None:
+        self._store = _store(url)
+        self._open: asyncio.Task[None] | None = None
+        self._channels: WeakValueDictionary[str, Channel] = WeakValueDictionary()
+        self._behind: dict[str, Behind] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.url = url
+        self.event_size = event_size
+        self.slices = Slices()
+        """In which all channels write to their subscribers."""
+        self.owners: dict[str, Owner] = {}
+        """The runs at work in this process."""
+
+    @property
+    def shared(self) -> bool:
+        """Other processes may use the same store."""
+        return self._store.shared
+
+    async def __aenter__(self) -> Hub:
+        await self.store()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the runs of this process and all that reads here, and let go of the store."""
+        owners = [owner.task for owner in self.owners.values()]
+        for owner in owners:
+            owner.cancel()
+        if owners:
+            await asyncio.wait(owners, timeout=LEASE)
+        for channel in list(self._channels.values()):
+            channel.finish()
+        for task in list(self._tasks):
+            task.cancel()
+        opening, self._open = self._open, None
+        if opening is not None:
+            await self._store.close()
+
+    # -- for everybody -----------------------------------------------------------------------------------------------
+
+    def channel(self, name: str, *, behind: Behind | None = None) -> Channel:
+        """The channel of this name, which need not exist yet; see `Channel` for `behind`. Raises BadName (400)."""
+        checked_name(name)
+        if behind is not None:
+            if behind not in ("gap", "cut", "latest"):
+                raise LocalError(f'behind is "gap", "cut" or "latest", not {behind!r}')
+            self._behind[name] = behind
+        if (channel := self._channels.get(name)) is None:
+            channel = self._channels[name] = Channel(self, name)
+        channel.behind = self._behind.get(name, "gap")
+        return channel
+
+    async def channels(self) -> list[str]:
+        """The names of all channels that hold something. Raises StoreUnavailable."""
+        return [name for name in await (await self.store()).names() if "/" not in name]
+
+    async def run(
+        self, iterator: AsyncIterator[Any], id: str | None = None, *, ttl: float = 600.0, linger: float | None = None
+    ) -> Run:
+        """Let `iterator` (an async generator, say) fill a channel of its own, whoever reads it, and return the run.
+
+        id: its name; None makes one. An id that is known, at work or ended, is attached to: `iterator` is then closed
+            without having begun. ttl: seconds for which it can be read after its end.
+        linger: stop it when nobody has read it for so many seconds; None lets it work without readers.
+
+        Raises BadName (400) and StoreUnavailable (503). Cancelling it closes `iterator`.
+        """
+        try:
+            name = secrets.token_hex(16) if id is None else checked_name(id)
+            store, token, channel = await self.store(), secrets.token_hex(8), self.run_channel(name)
+            try:
+                begun = await store.begin(channel.log, token, LEASE if store.shared else _FOR_EVER)
+            except BaseException:
+                await asyncio.shield(self.spawn(_undo(store, channel.log, token)))
+                raise
+        except BaseException:
+            await close(iterator)
+            raise
+        if not begun:
+            await close(iterator)
+            return Run(self, channel, ttl)
+        owner = self.owners[name] = Owner(self, store, channel, iterator, token, ttl, linger)
+        owner.task.add_done_callback(lambda task: self.owners.pop(name, None))
+        return Run(self, channel, ttl)
+
+    async def find(self, id: str) -> Run:
+        """The run of this id, wherever it works. Raises NotFound (404), BadName (400) and StoreUnavailable (503)."""
+        channel = self.run_channel(checked_name(id))
+        if await (await self.store()).state(channel.log) is None:
+            raise NotFound(f"there is no run {id}")
+        return Run(self, channel)
+
+    # -- for channels and runs ---------------------------------------------------------------------------------------
+
+    async def store(self) -> Store:
+        """The store, open. Raises StoreUnavailable."""
+        if self._open is None or (self._open.done() and (self._open.cancelled() or self._open.exception())):
+            self._open = asyncio.create_task(self._store.open())
+        if not self._open.done():
+            await asyncio.shield(self._open)
+        return self._store
+
+    def unfollow(self, log: str) -> None:
+        """Nobody reads this log here any more."""
+        self._store.unfollow(log)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that ends with the hub."""
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def run_channel(self, name: str) -> Channel:
+        """The channel of a run, which need not be there. Raises BadName (400)."""
+        checked_name(name)
+        channel = self._channels.get(f"run/{name}")
+        if channel is None:
+            channel = self._channels[f"run/{name}"] = Channel(self, name, attend=attend)
+        return channel
+
+
+async def _undo(store: Store, log: str, token: str) -> None:
+    """Forget a run that may have begun although nobody will drive it."""
+    with contextlib.suppress(StoreUnavailable):
+        if await store.end(log, ERROR, "{}", token=token, ttl=LEASE):
+            await store.remove(log)
+
+
+def _store(url: str) -> Store:
+    """The store that a URL names."""
+    parts = urlsplit(url)
+    ours = {"entries": int, "bytes": int, "age": float, "logs": int}
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    try:
+        retention = Retention(**{name: ours[name](value) for name, value in given if name in ours})
+    except ValueError as exc:
+        raise LocalError(f"how much is held is told in numbers, as in memory:?entries=1000: {exc}") from exc
+    rest = urlencode([(name, value) for name, value in given if name not in ours])
+    if parts.scheme in ("redis", "rediss", "unix"):
+        try:
+            from .redis import RedisStore
+        except ImportError as exc:
+            raise LocalError('redis:// needs redis-py: pip install "rawstream[redis]"') from exc
+        return RedisStore(urlunsplit(parts._replace(query=rest)), retention)
+    if not rest and parts.scheme == "memory" and not parts.netloc + parts.path:
+        return MemoryStore(retention)
+    if not rest and parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
+        from .sqlite import SqliteStore
+
+        return SqliteStore(parts.path[1:], retention)
+    shown = f"{parts.scheme}:..."  # not all of it: there may be a password inside
+    raise LocalError(f'a store is "memory:", "sqlite:///file" or "redis://host:port/db", not {shown!r}')

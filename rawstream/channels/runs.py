@@ -1,0 +1,250 @@
+"""A run: a generator that fills a channel, detached from any connection. It ends when it ends, or is stopped.
+
+It is driven by the same pump as a stream, into another sink: each item is appended to the log, and the pump waits for
+it as it waits for a slow reader. All that is known of a run is in the store: who owns it, for how long that counts
+(the lease), and how it ended. So any process can attach to it, stop it, and see that its owner is dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from rawstream.answers import verdict
+from rawstream.errors import ChannelEnded, Disconnected, ItemError, StoreUnavailable, phrase
+from rawstream.pump import Pump, close
+from rawstream.sse import Event
+
+from .channel import Channel, checked_data
+from .log import END, ERROR, Store
+from .subscription import Subscription
+from .tail import Tail
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+log = logging.getLogger("rawstream")
+
+LEASE = 15.0
+"""Seconds after which a run whose owner says nothing counts as dead. Its owner says something three times as often."""
+
+_AGAIN = 0.5  # seconds, and up to as many more, after which a store that could not be reached is tried again
+_STUBBORN = 10.0  # seconds for which `stop` waits for a generator that was told to end
+STOPPED = json.dumps({"stopped": True})
+_GONE = json.dumps({"status": 500, "error": "the process that ran it is gone"})
+
+
+class Run:
+    """A run, as any process sees it; made by `hub.run` and `hub.find`."""
+
+    def __init__(self, hub: Hub, channel: Channel, ttl: float = 600.0) -> None:
+        self._hub = hub
+        self._ttl = ttl
+        self.id = channel.name
+        self.channel = channel
+
+    def subscribe(self, after: object = None, replay: Literal["earliest"] | int | None = "earliest") -> Subscription:
+        """A response for a handler, as `Channel.subscribe`; who has seen nothing gets all of it."""
+        return self.channel.subscribe(after, replay)
+
+    def read(self, after: object = "earliest") -> AsyncIterator[Event]:
+        """Its events, as `Channel.read`, from the first on."""
+        return self.channel.read(after)
+
+    async def stop(self) -> None:
+        """End it: its readers are told (`stream-end`), and its generator is closed, in whatever process it is.
+
+        Here it waits until the generator is closed, for 10 s at most. Stopping it again does nothing.
+        Raises StoreUnavailable.
+        """
+        store = await self._hub.store()
+        await store.end(self.channel.log, END, STOPPED, ttl=self._ttl)
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until its generator is closed, if that runs in this process."""
+        if (owner := self._hub.owners.get(self.id)) is not None:
+            await owner.closed()
+
+
+class Owner:
+    """What drives a run's generator, in the process in which it began: its pump's sink, and a member of its channel.
+
+    linger: seconds after which it is stopped if nobody reads it.
+    """
+
+    def __init__(
+        self, hub: Hub, store: Store, channel: Channel, iterator: AsyncIterator[Any], token: str, ttl: float,
+        linger: float | None,
+    ) -> None:  # fmt: skip
+        self._hub = hub
+        self._store = store
+        self._channel = channel
+        self._log = channel.log
+        self._iterator = iterator
+        self._token = token
+        self._ttl = ttl
+        self._linger = linger
+        self._alone: asyncio.TimerHandle | None = None  # when nobody has read it for too long
+        self._looking: asyncio.Task[None] | None = None  # whether it is so everywhere
+        self._appended = 0
+        self._waiting: deque[bytes] = deque()  # to be appended
+        self._tail: Tail | None = None
+        self._over = False  # it has its end, or is being given it
+        self.task = asyncio.create_task(self._run(), name=f"rawstream: run {channel.name}")
+
+    async def closed(self) -> None:
+        """Wait until the generator is closed, a while at most."""
+        _, late = await asyncio.wait({self.task}, timeout=_STUBBORN)
+        if late:
+            log.error("run %s has not ended %g s after it was told to; left behind", self._channel.name, _STUBBORN)
+
+    async def _run(self) -> None:
+        keeper = asyncio.create_task(self._keep(), name=f"rawstream: lease of run {self._channel.name}")
+        try:
+            try:
+                self._tail = await self._channel.join(self, subscriber=False)
+                self._channel.live[self] = None
+                self._channel.read_by = self.read_by
+                self.read_by(self._channel.subscribers)
+                pump = Pump(self._iterator, _encode, self, gather=1)
+                await pump.run()
+                self.write(pump.take())
+                await self.drain()
+            finally:
+                await close(self._iterator)
+        except asyncio.CancelledError:
+            if not self._over:
+                await self._end(ERROR, {"status": 503, "error": "the server that ran it has closed"})
+                raise
+        except Disconnected:
+            assert self._over, "the store said that it has ended"
+        except Exception as error:
+            status, message = verdict(error)
+            log.error("run %s failed", self._channel.name, exc_info=error)
+            await self._end(ERROR, {"status": status, "error": message or phrase(status)})
+        else:
+            await self._end(END, {})
+        finally:
+            keeper.cancel()
+            self._disarm()
+            self._channel.read_by = None
+            self._channel.leave(self)
+
+    async def _end(self, event: str, data: dict[str, Any]) -> None:
+        self._over = True
+        try:
+            await self._store.end(self._log, event, json.dumps(data), token=self._token, ttl=self._ttl)
+        except StoreUnavailable as error:  # its readers learn it when the lease runs out
+            log.error("the end of run %s cannot be recorded: %s", self._channel.name, error)
+
+    async def _keep(self) -> None:
+        """Say again and again that this process is alive."""
+        while self._store.shared:
+            await asyncio.sleep(LEASE / 3)
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.renew(self._log, self._token, LEASE)
+
+    # -- the pump's sink ---------------------------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        """Nothing waits to be appended."""
+        return not self._waiting
+
+    def write(self, payload: bytes) -> bool:
+        """An item, which `drain` appends; b"" is none."""
+        if payload:
+            self._waiting.append(payload)
+        return not self._waiting
+
+    async def drain(self) -> None:
+        """Append what waits, however long the store cannot be reached. Raises Disconnected if the run was ended."""
+        while self._waiting:
+            event, _, data = self._waiting[0].decode().partition("\n")
+            # Each append has a key of its own, so that it can be tried again, and by who was cancelled, too.
+            key = f"{self._token}-{self._appended}"
+            try:
+                await self._store.append(self._log, data, event or None, key=key, token=self._token)
+            except ChannelEnded as error:
+                self._over = True
+                raise Disconnected("the run was ended") from error
+            except StoreUnavailable:
+                await asyncio.sleep(_AGAIN * (1 + random.random()))
+            else:
+                self._waiting.popleft()
+                self._appended += 1
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Never needed: nothing is held back."""
+
+    # -- the channel's member ----------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Something was appended: perhaps its end, by who stopped it."""
+        newest = self._tail.newest if self._tail else None
+        if newest is not None and newest.ends and not self._over:
+            self._over = True
+            self.task.cancel()
+
+    def beat(self) -> None:
+        """Nothing was appended for a while."""
+
+    def doubt(self) -> None:
+        """The next append tells whether the log is there still."""
+
+    def finish(self) -> None:
+        """The hub closes, which cancels the task."""
+
+    # -- nobody reads ------------------------------------------------------------------------------------------------
+
+    def read_by(self, subscribers: int) -> None:
+        """So many read it here now."""
+        self._disarm()
+        if self._linger is not None and not subscribers:
+            self._alone = asyncio.get_running_loop().call_later(self._linger, self._nobody_reads)
+
+    def _disarm(self) -> None:
+        if self._alone is not None:
+            self._alone.cancel()
+            self._alone = None
+
+    def _nobody_reads(self) -> None:
+        self._alone = None
+        self._looking = self._hub.spawn(self._stop_if_alone())
+
+    async def _stop_if_alone(self) -> None:
+        """... here; other processes tell it of their readers in the store."""
+        with contextlib.suppress(StoreUnavailable):
+            state = await self._store.state(self._log)
+            if self._store.shared and state is not None and state.read is not None and state.read < LEASE:
+                self.read_by(self._channel.subscribers)  # so look again
+            elif not self._channel.subscribers:
+                await self._store.end(self._log, END, STOPPED, ttl=self._ttl)
+
+
+def _encode(item: Any) -> bytes:
+    """An item as the store takes it: the event's name, and the data as JSON, which has no line breaks."""
+    event = item if isinstance(item, Event) else Event(item)
+    if event.id is not None:
+        raise ItemError("Event", f"has the id {event.id!r}, but the events of a run get theirs from the log")
+    if event.data is None and isinstance(item, Event):
+        return b""
+    return (event.event or "").encode() + b"\n" + checked_data(event.data, event.event).encode()
+
+
+async def attend(store: Store, log_name: str, ttl: float = 600.0) -> None:
+    """While this process has readers of a run: say so, and end it for its owner, should that be dead."""
+    while True:
+        with contextlib.suppress(StoreUnavailable):
+            await store.attend(log_name)
+            state = await store.state(log_name)
+            if state is not None and state.lease is not None and state.lease < 0:
+                await store.end(log_name, ERROR, _GONE, overdue=True, ttl=ttl)
+        await asyncio.sleep(LEASE / 3)

@@ -1,0 +1,57 @@
+"""What a handler returns to let its client read a channel. It becomes a stream when the connection asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from rawstream.errors import LocalError, StoreUnavailable
+from rawstream.formats import EVENTS, negotiate
+from rawstream.messages import Request, Response, Stream
+
+from .cursor import EARLIEST, After, position
+from .feed import Feed
+
+if TYPE_CHECKING:
+    from .channel import Channel
+
+
+_VARY = (("Vary", "Accept"),)
+_FORMATS = tuple(replace(form, head=0.0) for form in EVENTS)  # whose heads leave at once
+
+
+class Subscription:
+    """A response that is settled by the request: where it begins, and in which format."""
+
+    def __init__(self, channel: Channel, after: After, replay: Literal["earliest"] | int | None) -> None:
+        if not (replay in (None, EARLIEST) or (type(replay) is int and replay >= 0)):
+            raise LocalError(f'replay is how many events, "earliest" or None, not {replay!r}')
+        self._channel = channel
+        self._after = after
+        self._first: After = EARLIEST if replay == EARLIEST else None  # where those begin who have seen nothing
+        self._replay = replay if isinstance(replay, int) else 0
+
+    async def __call__(self, request: Request) -> Response | Stream:
+        """The stream for this request, or 204 for who has seen the end.
+
+        Raises BadEventId (400), NotAcceptable (406), and NotFound for a run that is not there (any more).
+        """
+        form = negotiate(request.headers.get("accept"), _FORMATS)
+        place, gap = self._after or position(_seen(request)) or self._first, None
+        try:
+            place, gap, over = await self._channel.locate(place, self._replay)
+            if over:
+                return Response(204)  # EventSource shall not come back
+        except StoreUnavailable:
+            pass  # the stream begins all the same: an EventSource that is answered 503 never comes back
+        feed = Feed(self._channel, form.name != "sse", place, gap)
+        if gap is None:
+            return Stream(feed, form, heartbeat=None, headers=_VARY)
+        missing = "unknown" if gap.missing is None else str(gap.missing)
+        return Stream(feed, form, heartbeat=None, headers=[*_VARY, ("Stream-Gap", missing)])
+
+
+def _seen(request: Request) -> str | None:
+    """The last event that the client has seen: EventSource says it in a header, which nobody else may be able to."""
+    header = request.last_event_id
+    return header if header is not None else request.query.get("last_event_id") or None

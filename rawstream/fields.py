@@ -1,0 +1,106 @@
+"""Names with values, as requests and responses have them: header fields, and the parameters of a query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+Pairs: TypeAlias = Iterable[tuple[str, str]] | Mapping[str, str]
+
+
+def pairs(headers: Pairs) -> tuple[tuple[str, str], ...]:
+    """Header fields as pairs, whichever way they were given."""
+    if type(headers) in (list, tuple):
+        return tuple(headers)  # type: ignore[arg-type]  # the usual way, and isinstance(_, Mapping) is slow
+    if isinstance(headers, Headers):
+        return headers.pairs
+    return tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)
+
+
+_lower = lru_cache(512)(str.lower)  # thousands of connections hold the same few names
+
+
+class _MultiMap(Mapping[str, str]):
+    """Names with one or more values each, in the order in which they came."""
+
+    __slots__ = ("_keys", "pairs")
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self.pairs = tuple(pairs)
+        # Looked through from end to end: for the few that there are, a dict is four times as large, and no faster.
+        self._keys = self._keys_of(self.pairs)
+
+    @staticmethod
+    def _key(name: str) -> str:
+        return name
+
+    @staticmethod
+    def _keys_of(pairs: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+        return tuple([name for name, _ in pairs])
+
+    @staticmethod
+    def _one(values: list[str]) -> str:
+        return values[-1]
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of `name`, in order; an empty list if there is none."""
+        wanted = self._key(name)
+        return [value for key, (_, value) in zip(self._keys, self.pairs, strict=True) if key == wanted]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of `name`, or `default`."""
+        key, keys = self._key(name), self._keys
+        if key not in keys:
+            return default
+        return self.pairs[keys.index(key)][1] if keys.count(key) == 1 else self._one(self.get_all(name))
+
+    def __getitem__(self, name: str) -> str:
+        if name in self:
+            return str(self.get(name))
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._key(name) in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(self._keys))
+
+    def __len__(self) -> int:
+        return len(set(self._keys))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self.pairs == other.pairs
+
+    def __hash__(self) -> int:
+        return hash(self.pairs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.pairs)!r})"
+
+
+class Query(_MultiMap):
+    """The parameters of a target's query, percent-decoded. `query["a"]` is the last `a`; `get_all("a")` has all."""
+
+    __slots__ = ()
+
+
+class Headers(_MultiMap):
+    """Header fields. Names compare without case, and come out in lower case when iterated; `pairs` has them as given.
+
+    `headers["accept"]` joins the values of a repeated field with ", " (RFC 9110 section 5.3).
+    """
+
+    __slots__ = ()
+
+    @staticmethod
+    def _key(name: str) -> str:
+        return name.lower()
+
+    @staticmethod
+    def _keys_of(pairs: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+        return tuple([_lower(name) for name, _ in pairs])
+
+    @staticmethod
+    def _one(values: list[str]) -> str:
+        return ", ".join(values)
