@@ -42,6 +42,7 @@ def check_channel(server: Server, contender: Contender, settings: Settings, size
         _read(load, until, lambda: all(b"\r\n\r\n" in read for read in _bytes(load)), "heads")
         publisher = Publisher(server.port, size)
         with publisher.sock:
+            publisher.sock.settimeout(settings.timeout)
             for _ in range(5):
                 sent.append(numbered(publisher.publish(), size))
                 while publisher.waiting:

@@ -14,6 +14,7 @@ STAMP_BYTES = 18
 _READ_BYTES = 65_536
 _CONNECTIONS_PER_ADDRESS = 5_000  # of loopback sources: ports never run short, whatever else waits in TIME_WAIT
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: the port is chosen by connect, which knows which are free for the target
+_CONNECT_SECONDS = 30.0  # as long as a full backlog may take
 _AT_ONCE = 200  # short requests that have not been answered yet: no peer's backlog runs over
 
 
@@ -33,7 +34,9 @@ def connect(port: int, number: int = 0, receive: int | None = None) -> socket.so
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         sock.bind((f"127.0.0.{1 + number // _CONNECTIONS_PER_ADDRESS}", 0))
+        sock.settimeout(_CONNECT_SECONDS)
         sock.connect((HOST, port))
+        sock.settimeout(None)
     except BaseException:
         sock.close()
         raise

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     options = read(given)
     worker = Worker(options.is_worker) if options.is_worker else None
-    _set_up_logs(options)
+    _set_up_logs(options, f"worker {worker.number}: " if worker else "")
     _open_as_many_files_as_allowed()
     try:
         check(options)
@@ -74,11 +74,11 @@ def _open_as_many_files_as_allowed() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _set_up_logs(options: argparse.Namespace) -> None:
+def _set_up_logs(options: argparse.Namespace, who: str) -> None:
     for name, level, form in (
         ("rawstream", logging.INFO, "%(levelname)s: %(message)s"),
         ("rawstream.access", logging.INFO if options.access_log else logging.WARNING, "%(message)s"),
-        ("rawstream.wire", logging.DEBUG if options.wire else logging.WARNING, "%(message)s"),
+        ("rawstream.wire", logging.DEBUG if options.wire else logging.WARNING, f"{who}%(message)s"),
     ):
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter(form))

@@ -298,7 +298,7 @@ class Connection:
         own = [*answers.fields(answer.headers), ("Connection", "close")]
         data = self._wire.respond(answer.status, own, answer.body)
         record = Record(None, self._began, answer.status, sent=len(data), outcome="refused", id=number)
-        record.client, record.reason = self._transport.client, answers.verdict(error)[1]
+        record.client, record.line, record.reason = self._transport.client, self._wire.line, answers.verdict(error)[1]
         self._transport.write(data)
         observe.refused(reason)
         observe.ended(record)

@@ -1,14 +1,9 @@
 """HTTP/1.1 on h11: bytes in, events out, and back. All protocol state lives here, in h11. No I/O, no asyncio.
 
-This is the only module that imports h11. h11 parses every head, writes every head, chooses the framing, writes every
-end and knows what may come next; we ask it, and keep no state beside it but whether we have refused what it took. Two
-things are ours:
-
-* What h11 leaves to its user (RFC 9112): the versions we speak, how long targets and methods may be, and all that
-  `strict` refuses, through which everything goes that a client sends.
-* `frame`. Once the head of a stream is out, the bytes of a piece of its body depend on nothing but that piece, so
-  `start` hands out a pure function for it. It gives what h11 would send for `h11.Data`, for a tenth of the price, and
-  one encoded frame can go to any number of connections.
+This is the only module that imports h11. h11 parses and writes every head, chooses the framing, writes every end and
+knows what may come next; we keep no state beside it but whether we have refused what it took. Two things are ours: what
+h11 leaves to its user, most of it in `strict`; and `frame`: once the head of a stream is out, the bytes of a piece of
+its body depend on that piece alone. `start` hands out a pure function for that, which costs a tenth of `h11.Data`.
 """
 
 from __future__ import annotations
@@ -209,6 +204,11 @@ class ServerWire:
         return match[1].decode("latin-1") if match else None
 
     @property
+    def line(self) -> str:
+        """The first line of a head that is refused, as far as it has come: for the log, which escapes it."""
+        return self._intake.head[:200].partition(b"\r\n")[0].decode("latin-1")
+
+    @property
     def request_ended(self) -> bool:
         """The whole request has been received: what comes now belongs to a next one."""
         return not self._refused and self._h11.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
@@ -318,13 +318,12 @@ def _checked_response(status: int, headers: tuple[tuple[str, str], ...]) -> h11.
 def _encoded(headers: Iterable[tuple[str, str]]) -> ByteFields:
     # RFC 9110 section 5.5: field values are bytes, of which only ASCII is sure to be read alike everywhere.
     fields = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
-    for name, value in fields:
-        if _CONTROLS.search(value):  # most of which h11 would send
-            raise ValueError(f"Illegal control character in the value of {name!r}")
+    if bad := [name for name, value in fields if _CONTROLS.search(value)]:  # most of which h11 would send
+        raise ValueError(f"Illegal control character in the value of {bad[0]!r}")
     return fields
 
 
-_name = functools.lru_cache(512)(functools.partial(str, encoding="ascii"))  # thousands of connections hold the same few
+_name = functools.lru_cache(512)(functools.partial(str, encoding="ascii"))  # the few that thousands of heads have
 
 
 def _headers(fields: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -607,7 +607,7 @@ async def test_the_text_of_a_failure_stays_in_its_body(serving: Serving) -> None
 
     served = await serving(handler)
     ((status, fields, body),) = answers(await ended(await served.ask(request("/", "Connection: close"))))
-    assert (status, body) == (403, f"403 Forbidden: {LINE_END}\n".encode())
+    assert (status, body) == (403, f"403 Forbidden: {LINE_END}".encode("unicode_escape") + b"\n")
     assert "x-injected" not in fields
     accepts = request("/", "Accept: application/json", "Connection: close")
     ((status, fields, body),) = answers(await ended(await served.ask(accepts)))

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.usefixtures("orderly")
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-    b"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\nVary: Accept\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\nVary: Accept\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
 )
 
 
@@ -217,8 +218,7 @@ def test_what_is_no_id_is_refused_at_once() -> None:
 async def test_what_is_missing_is_told_in_the_head_and_in_the_stream(
     served: Served, store: Staged, news: Channel, ids: list[str], accept: str
 ) -> None:
-    for n in range(5, 9):
-        ids.append(await news.publish(n))
+    ids += [await news.publish(n) for n in range(5, 9)]
     await store.trim("news", Id.parse(ids[6]))
     reader = await Subscriber.of(served, "/", f"Accept: {accept}", f"Last-Event-ID: {ids[1]}")
     assert reader.headers["stream-gap"] == "4"

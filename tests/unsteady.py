@@ -76,8 +76,8 @@ class Staged(MemoryStore):
 
 
 class Unsteady(MemoryStore):
-    """A memory store that seems far away: each call takes some turns of the loop, and may fail before or after its work;
-    what is appended is delivered late, several at once, and sometimes not at all (the newest always is).
+    """A memory store that seems far away: each call takes some turns of the loop, and may fail before or after its
+    work; what is appended is delivered late, several at once, and sometimes not at all (the newest always is).
     """
 
     def __init__(self, dice: random.Random, failures: float = 0.0, losses: float = 0.0, **kept: int) -> None:

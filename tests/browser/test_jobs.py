@@ -210,7 +210,7 @@ async def test_a_job_that_is_not_there_any_more(demo: str, open_page: OpenPage) 
 async def test_starting_again_leaves_the_first(
     work: Work, router: Router, hosting: Hosting, open_page: OpenPage
 ) -> None:
-    """Another job, another address; back in the history is the first."""
+    """Another job, another address; back in the history is the first, and before it none."""
     page = await open_page(await hosting(router))
     await start(page)
     first = page.url
@@ -220,6 +220,9 @@ async def test_starting_again_leaves_the_first(
     await page.go_back()
     assert page.url == first
     await expect(page.locator("#job .status")).to_contain_text("at work on the server")
+    await page.go_back()
+    await expect(page.locator("#job .status")).to_have_text("Ready")
+    await expect(page.locator("#job .stop")).to_be_disabled()
 
 
 async def test_from_disk(demo: str, open_page: OpenPage) -> None:
