@@ -3,6 +3,7 @@
 A peer whose program is not on this machine (cc, go, nginx with nchan, node) is left out here, as in a run.
 """
 
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -15,7 +16,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ import pytest
 
 from benchmarks import cli, report
 from benchmarks.answer import Event, Read, WrongAnswer, parse
-from benchmarks.channel import check_stream, data_of
+from benchmarks.channel import check_channel, check_stream, data_of
 from benchmarks.machine import missing_programs, programs
 from benchmarks.peers import PEERS, Peer
 from benchmarks.process import (
@@ -704,6 +707,23 @@ def test_a_stream_may_end_with_its_connection() -> None:
     )
     check_stream(answer)
     assert (answer.body, answer.complete) == (b"data: x\n\n", False)
+
+
+def test_a_peer_that_never_says_that_it_has_published_is_given_up() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as ends:
+
+        def subscribed() -> None:
+            for _ in range(3):
+                ends.enter_context(end := listener.accept()[0])
+                end.send(head)
+
+        thread = threading.Thread(target=subscribed)
+        thread.start()
+        server = types.SimpleNamespace(port=listener.getsockname()[1])
+        with pytest.raises(TimeoutError):
+            check_channel(server, alone(BY_NAME["floor"])[0], dataclasses.replace(TINY, timeout=0.2))  # type: ignore[arg-type]
+        thread.join()
 
 
 def test_a_stamp_is_padded_to_the_size_of_its_event() -> None:

@@ -50,6 +50,7 @@ class Commands:
         self._told: dict[str, float] = {}
 
     async def open(self) -> None:
+        """Be ready for commands."""
         self._open = True
         await self.ask("PING")
 
