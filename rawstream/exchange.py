@@ -136,7 +136,7 @@ class StreamSink:
 
     __slots__ = (
         "_deadlines", "_encoder", "_frame", "_gzip", "_head", "_heartbeat", "_patience", "_prelude", "_pulse",
-        "_record", "_send", "_timer", "_transport", "_wire",
+        "_record", "_send", "_timer", "_transport", "_wire", "chunks",
     )  # fmt: skip
 
     def __init__(
@@ -166,6 +166,9 @@ class StreamSink:
         self._timer: asyncio.TimerHandle | None = None  # when the head leaves at the latest
         self._prelude = b""  # what the reader has to be told first
         self._pulse: Deadline | None = None
+        self.chunks = 0
+        """Pieces of the body written."""
+        record.counter = self
 
     @property
     def writable(self) -> bool:
@@ -191,10 +194,9 @@ class StreamSink:
         """
         if not payload:
             return self._wait_for_first() if self._head is not None else self._transport.writable
-        record = self._record
-        record.chunks += 1
-        if record.first is None:
-            observe.first_chunk(record)
+        if not self.chunks:
+            observe.first_chunk(self._record)
+        self.chunks += 1
         if self._head is not None:
             return self._transport.write(self._open() + self._send(payload))
         return self._transport.write(self._send(payload))
@@ -204,11 +206,15 @@ class StreamSink:
         """How a piece becomes bytes of the body: for who makes them once for many readers. The head has left."""
         return self._frame
 
-    @property
-    def direct(self) -> tuple[Callable[[bytes], bool], Record]:
-        """For who sends pieces that are framed already to thousands of sinks: what sends one (and returns `writable`),
-        and the record in which it is to be counted. The head has left."""
-        return self._transport.write, self._record
+    def direct(self, counter: observe.Counter) -> Transport:
+        """For who sends pieces that are framed already to thousands of sinks, and counts them itself: what to `write`
+        them to. The head has left, and `first_chunk` is due with the first of them."""
+        self._record.counter = counter
+        return self._transport
+
+    def first_chunk(self) -> None:
+        """The first piece of the body leaves."""
+        observe.first_chunk(self._record)
 
     def when_writable(self, call: Callable[[], None] | None) -> None:
         """Call back each time that the reader, which was behind, takes more; None: not any more."""
@@ -264,9 +270,9 @@ class StreamSink:
         """The last piece, and the proper end, in one write."""
         data = b"" if self._head is None else self._open()
         if payload:
-            self._record.chunks += 1
-            if self._record.first is None:
+            if not self.chunks:
                 observe.first_chunk(self._record)
+            self.chunks += 1
         if self._gzip is not None:
             payload = self._gzip.finish(payload)
         self._transport.write(data + self._frame(payload) + self._wire.end())

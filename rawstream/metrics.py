@@ -93,7 +93,7 @@ def _streams(open_streams: list[observe.Record]) -> Iterator[Metric]:
 def _stream_counts(open_streams: list[observe.Record]) -> Iterator[Metric]:
     """What streams add to while they are open. When one ends, its part moves over into the counts: nothing is lost."""
     counts = observe.counts
-    chunks = counts.chunks + sum(record.chunks for record in open_streams)
+    chunks = counts.chunks + sum(record.chunks_so_far for record in open_streams)
     sent = counts.sent + sum(record.sent_so_far for record in open_streams)
     yield CounterMetricFamily("rawstream_stream_chunks", "Pieces of body written in streams.", chunks)
     yield CounterMetricFamily("rawstream_sent_bytes", "Bytes sent, heads and framing included.", sent)

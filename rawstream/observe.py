@@ -107,6 +107,13 @@ class Writer(Protocol):
     """False while the reader is behind."""
 
 
+class Counter(Protocol):
+    """Who writes the pieces of a stream's body, and counts them."""
+
+    chunks: int
+    """Pieces written, heartbeats not."""
+
+
 @dataclass(slots=True, eq=False)
 class Record:
     """One request's story, from `began` to `ended`. The connection fills it in."""
@@ -121,7 +128,7 @@ class Record:
     first: float | None = None
     """When the first piece of a stream's body was written."""
     chunks: int = 0
-    """Pieces of a stream's body written, heartbeats not."""
+    """Pieces of a stream's body written, heartbeats not; known when it has ended."""
     sent: int = 0
     """Bytes sent for it, head and framing included; known when it has ended."""
     outcome: Outcome = "cut"
@@ -136,11 +143,18 @@ class Record:
     """Where what is sent can be seen before the end."""
     before: int = 0
     """What the writer had sent for others."""
+    counter: Counter | None = None
+    """Where the pieces can be seen before the end."""
 
     @property
     def sent_so_far(self) -> int:
         """Bytes sent for it until now. For use before it has ended."""
         return self.sent if self.writer is None else self.writer.sent - self.before
+
+    @property
+    def chunks_so_far(self) -> int:
+        """Pieces of a stream's body written until now."""
+        return self.chunks if self.counter is None else self.counter.chunks
 
 
 counts = Counts()
@@ -202,6 +216,7 @@ def ended(record: Record) -> None:
             method = known
     if record.writer is not None:
         record.sent = record.writer.sent - record.before
+    record.chunks = record.chunks_so_far
     counts.sent += record.sent
     kind = method, _CLASSES[record.status // 100]
     try:

@@ -134,7 +134,7 @@ class Subscriber:
 
 
 def account(told: Iterable[Told]) -> tuple[int, int]:
-    """The numbers of the first and of the last entry. Each is the next one, or those between were told to be missing."""
+    """The numbers of the first and the last entry. Each is the next one, or those between were told to be missing."""
     first = number = None
     for id, event, data in told:
         if event == "stream-gap":

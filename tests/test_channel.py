@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -348,10 +348,9 @@ class Slow(Listener):
 
 
 @pytest.fixture
-def slow(hub: Hub) -> Iterator[None]:
+def slow(hub: Hub) -> None:
     Slow.now = 0.0
     hub.slices = Slices(lambda: Slow.now)
-    yield
 
 
 async def test_a_long_fan_out_lets_the_loop_turn(slow: None, news: Channel) -> None:

@@ -249,17 +249,21 @@ def test_it_ends_although_what_a_handler_began_does_not(project: Path, left: str
         "    while True:\n"
         "        with contextlib.suppress(asyncio.CancelledError):\n"
         "            await asyncio.sleep(3600)\n"
+        "begun = threading.Event()\n"
+        "def wait():\n"
+        "    begun.set()\n"
+        "    threading.Event().wait()\n"
         "async def threads():\n"
-        "    await asyncio.to_thread(threading.Event().wait)\n"
+        "    await asyncio.to_thread(wait)\n"
         "async def generators():\n"
         "    try:\n"
         "        yield\n"
         "    finally:\n"
         "        await asyncio.sleep(3600)\n"
         "async def handler(request):\n"
-        f"    begun = {left}()\n"
-        f"    handler.kept = begun, {'anext(begun)' if left == 'generators' else 'asyncio.create_task(begun)'}\n"
-        f"    {'await handler.kept[1]' if left == 'generators' else 'await asyncio.sleep(0)'}\n"
+        f"    handler.kept = it = {left}()\n"
+        f"    {'await anext(it)' if left == 'generators' else 'handler.task = asyncio.create_task(it)'}\n"
+        f"    {'await asyncio.to_thread(begun.wait)' if left == 'threads' else 'await asyncio.sleep(0)'}\n"
         "    return Response.text('ok')\n"
     )
     arguments = ["serve", "forever:handler", "--port", "0", "--loop", loop]
@@ -273,8 +277,9 @@ def test_threads_and_tasks_that_end_when_told_to_keep_their_last_words(project: 
     Path("brief.py").write_text(
         "import asyncio, sys, threading\n"
         "from rawstream import Response\n"
-        "told = threading.Event()\n"
+        "begun, told = threading.Event(), threading.Event()\n"
         "def thread():\n"
+        "    begun.set()\n"
         "    told.wait()\n"
         "    print('the thread ends', file=sys.stderr, flush=True)\n"
         "async def task():\n"
@@ -284,7 +289,7 @@ def test_threads_and_tasks_that_end_when_told_to_keep_their_last_words(project: 
         "        await asyncio.to_thread(told.set)\n"
         "async def handler(request):\n"
         "    handler.kept = asyncio.create_task(task())\n"
-        "    await asyncio.sleep(0)\n"
+        "    await asyncio.to_thread(begun.wait)\n"  # one that has not begun would be cancelled
         "    return Response.text('ok')\n"
     )
     with running("serve", "brief:handler", "--port", "0", cwd=project) as server, server.connect() as client:

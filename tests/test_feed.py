@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ from support import (
 )
 from unsteady import Staged, Unsteady, away, hub_of
 
-from rawstream import Hub, Request, observe, sse
+from rawstream import Hub, observe, sse
 from rawstream.channels import Channel
 from rawstream.channels.cursor import After
 from rawstream.channels.feed import Feed
@@ -123,9 +123,8 @@ async def test_each_event_is_a_chunk_of_its_own_when_they_come_one_by_one(served
 
 class TestShared:
     @pytest.fixture(autouse=True)
-    def shadow(self) -> Iterator[None]:
+    def shadow(self) -> None:
         """None: it gives each connection a framing of its own."""
-        yield
 
     async def test_an_event_is_encoded_once_for_all(
         self, served: Served, news: Channel, monkeypatch: pytest.MonkeyPatch
@@ -593,10 +592,10 @@ async def test_a_log_that_begins_anew_while_it_is_read_is_told(
 
 
 @pytest.mark.parametrize("far", [False, True], ids=["here", "far away"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 async def test_joining_while_publishing_at_full_speed_loses_nothing(serving: Serving, seed: int, far: bool) -> None:
     asyncio.get_running_loop().set_debug(False)
-    dice, total = random.Random(seed), 600
+    dice, total = random.Random(seed), 300
     store = Unsteady(dice, losses=dice.choice([0.0, 0.1])) if far else Staged()
     async with hub_of(store) as hub:
         news = hub.channel("news")
@@ -684,7 +683,7 @@ async def surely(act: Callable[[], Awaitable[Any]]) -> None:
         return
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(12))
 async def test_far_away_and_unsteady_nothing_is_lost_without_a_word(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers of any speed, a store that fails, forgets and delivers late: each event once, in order, or counted."""
     asyncio.get_running_loop().set_debug(False)

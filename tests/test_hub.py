@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hubs import KINDS, Hubs, counting, endless, told, url
 from redis_server import RedisServer
-from support import Serving, get, in_background, until
+from support import Failures, Serving, get, in_background, until
 from unsteady import hub_of
 
 from rawstream import Event, Hub, Request
@@ -174,23 +174,18 @@ async def test_a_hub_opens_when_it_is_first_used(tmp_path: Path, orderly: None) 
     await hub.close()
 
 
-async def test_a_store_that_cannot_be_opened_is_tried_again_with_the_next_use(tmp_path: Path, orderly: None) -> None:
+async def test_a_store_that_cannot_be_opened_is_tried_again_with_the_next_use(
+    tmp_path: Path, orderly: None, failures: Failures
+) -> None:
     place = tmp_path / "later"
     hub = Hub(f"sqlite:///{place}/news.db")
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             await hub.channel("news").publish(1)
+    failures.records.clear()
     place.mkdir()
     assert (await hub.channel("news").publish(1)).endswith("-1")
     await hub.close()
-
-
-@pytest.fixture(autouse=True)
-def told_of_stores(request: pytest.FixtureRequest) -> None:
-    """A store that cannot be opened is logged, too."""
-    if request.node.originalname == "test_a_store_that_cannot_be_opened_is_tried_again_with_the_next_use":
-        failures = request.getfixturevalue("failures")
-        request.addfinalizer(failures.records.clear)
 
 
 async def test_who_is_cancelled_while_it_opens_keeps_others_from_nothing(tmp_path: Path, orderly: None) -> None:
@@ -234,7 +229,7 @@ async def test_close_ends_runs_that_are_read(hubs: Hubs) -> None:
     await until(lambda: run.channel.subscribers == 1)
     await _first(run.read())
     await hub.close()
-    assert [*(await reader)][0] == (None, 1)
+    assert (await reader)[:1] == [(None, 1)]
     assert hub.owners == {}
 
 
@@ -276,7 +271,7 @@ def test_a_hub_serves_one_loop_after_the_other(
     hub = Hub(url(kind, tmp_path, redis_server.url))
 
     async def use() -> None:
-        async with hub:
+        async with asyncio.timeout(10), hub:
             news = hub.channel("news")
             reader = in_background(_first(news.read()))
             others = [in_background(_first(news.read())) for _ in range(3)]

@@ -302,7 +302,7 @@ async def test_a_run_that_is_stopped_before_it_began_is_closed_at_once(hubs: Hub
     hub = await hubs()
     work = Work()
     run = await hub.run(work.run(), "job")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(2):
         await run.stop()
     assert work.steps.done in ([], ["begun", "closing", "closed"])
     assert await told(run) == [STOPPED]
@@ -314,7 +314,7 @@ async def test_a_run_that_another_process_stops_before_it_is_followed_is_closed(
     run = await here.run(work.run(), "job")
     # As if it came between the log's beginning and its following: the task of the run has not begun yet.
     await (await there.find("job")).stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(2):
         await until(lambda: not here.owners)
     assert await told(run) == [STOPPED]
 
@@ -364,7 +364,7 @@ async def test_a_generator_that_yields_when_it_is_stopped_is_closed_all_the_same
 
     run = await hub.run(stubborn(), "job")
     await reached(run, 1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(2):
         await run.stop()
     assert await told(run) == [(None, 1), STOPPED]
     assert steps.done == []

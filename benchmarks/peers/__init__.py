@@ -13,7 +13,7 @@ Those that take part in the workloads with a channel have one, and these paths:
 * `/fanout`: subscribe to the channel
 * `POST /publish`: publish the body, a line of text; answered when that is done, with any 2xx
 * `/idle`: one event at once, and then nothing (where handlers make streams)
-* `/lag`: how late the loop was, each 10 ms, since this was last asked: microseconds, separated by blanks
+* `/lag`: how late the loop was, each 10 ms, since this was last asked (from then on): microseconds, separated by blanks
 
 An event is `data: `, the time of its `yield` in nanoseconds in 18 digits, and an empty line: 26 bytes.
 """

@@ -139,7 +139,6 @@ async def serve() -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     sock = listening_socket()
-    lateness.start()
     await web.SockSite(runner, sock, backlog=BACKLOG).start()
     announce(sock.getsockname()[1])
     await asyncio.Event().wait()

@@ -7,7 +7,7 @@ const http = require("http");
 const EVENT_STREAM = { "Content-Type": "text/event-stream", "Cache-Control": "no-store" };
 const INTERVAL_MS = 10;
 const subscribers = new Set();
-let late = [];
+let late = null; // begun when it is first asked for
 
 function watchLag() {
   const due = performance.now() + INTERVAL_MS;
@@ -42,9 +42,9 @@ const server = http.createServer((request, response) => {
   if (request.url === "/fanout") subscribe(request, response);
   else if (request.url === "/publish") publish(request, response);
   else if (request.url === "/lag") {
-    answer(response, late.join(" "));
+    if (late === null) watchLag();
+    answer(response, (late ?? []).join(" "));
     late = [];
   } else answer(response, "ok");
 });
-watchLag();
 server.listen({ fd: Number(process.argv[2]) });

@@ -124,7 +124,6 @@ def send_through_h11() -> None:
 
 async def run() -> None:
     """Serve until the process is ended."""
-    lateness.start()
     async with hub, serve(router, host="127.0.0.1", port=0) as server:
         announce(int(server.addresses[0][1]))
         await server.wait_closed()

@@ -6,7 +6,6 @@ Run as `starlette_uvicorn` is at its best: httptools and uvloop. Its pings come 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import uvicorn
 from sse_starlette import EventSourceResponse
@@ -66,15 +65,7 @@ async def lag(request: Request) -> PlainTextResponse:
     return PlainTextResponse(lateness.text())
 
 
-@asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Begin to measure the loop's lag."""
-    lateness.start()
-    yield
-
-
 app = Starlette(
-    lifespan=lifespan,
     routes=[
         Route("/fanout", fanout),
         Route("/publish", publish, methods=["POST"]),

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Literal
 
 import uvicorn
@@ -130,15 +129,7 @@ async def lag(request: Request) -> PlainTextResponse:
     return PlainTextResponse(lateness.text())
 
 
-@asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Begin to measure the loop's lag."""
-    lateness.start()
-    yield
-
-
 app = Starlette(
-    lifespan=lifespan,
     routes=[
         Route("/paced", paced),
         Route("/burst", burst),

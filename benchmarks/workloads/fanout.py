@@ -138,6 +138,7 @@ def _lag(name: str, server: Server, contender: Contender, settings: Settings) ->
 
 
 _COLUMNS = (
+    Column("subscribers", "subscribers"),
     Column("cpu_per_delivery_us", "CPU/delivery µs", digits=2, ratio=True),
     Column("net_cpu_per_delivery_us", "net", digits=2),
     Column("cpu_per_publish_us", "CPU/publish µs"),

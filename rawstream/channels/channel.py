@@ -10,7 +10,7 @@ from rawstream.errors import EventError, EventTooLarge, NotFound
 from rawstream.formats import CONTROL, JsonLines
 from rawstream.sse import Event, encode
 
-from .cursor import PAGE, After, Place, back, locate, position
+from .cursor import PAGE, After, Place, locate, position
 from .log import END, START, Entry, Id, State, Store
 from .reader import Reader
 from .subscription import Subscription
@@ -41,7 +41,7 @@ _to_line = JsonLines().encode
 class Member(Protocol):
     """Who reads a channel in this process."""
 
-    def advance(self) -> None: ...  # something came, and it is among the `live`
+    def advance(self) -> None: ...  # something came; also called when it has left already
     def beat(self) -> None: ...  # nothing came for HEARTBEAT seconds
     def doubt(self) -> None: ...  # the log may not be the one that it was
     def finish(self) -> None: ...  # nothing more will come
@@ -65,8 +65,6 @@ class Channel:
         self._fanning_out = False
         self._beat: asyncio.TimerHandle | None = None
         self._spoke = 0.0  # when something was last sent, in the loop's time
-        self.live: dict[Member, None] = {}
-        """Those of them that are waiting for what comes next."""
         self.read_by: Callable[[int], None] | None = None
         """For a run's owner: told when the first subscriber comes, and when the last one leaves."""
         self.log = name if attend is None else f"run/{name}"
@@ -129,11 +127,8 @@ class Channel:
 
     # -- for its readers ---------------------------------------------------------------------------------------------
 
-    async def locate(self, after: After, replay: int = 0) -> Place:
-        """Where a reader goes on, which has seen `after`; if it is None, `replay` events before what comes next.
-
-        Raises StoreUnavailable, and NotFound for a run that is not there (any more).
-        """
+    async def locate(self, after: After) -> Place:
+        """Where a reader goes on. Raises StoreUnavailable, and NotFound for a run that is not there (any more)."""
         store = await self._hub.store()
         delivered = self._tail.last.n if self._tail is not None else 0
         state = await store.state(self.log)
@@ -144,10 +139,8 @@ class Channel:
                 member.doubt()
         if state is None and self._attend is not None:
             raise NotFound(f"there is no run {self.name}")
-        if self.behind == "latest" and state is not None and after != state.last:
-            return await back(store, self.log, 1)
-        if after is None and replay:
-            return await back(store, self.log, replay)
+        if self.behind == "latest" and after != last:
+            after = 1
         return await locate(store, self.log, after, state)
 
     async def page(self, after: Id) -> list[Entry]:
@@ -167,7 +160,6 @@ class Channel:
     def leave(self, member: Member) -> None:
         """It reads no more."""
         self._count(-self._members.pop(member, 0))
-        self.live.pop(member, None)
         if not self._members and self._tail is not None:
             self._tail = None
             self._hub.unfollow(self.log)
@@ -217,21 +209,19 @@ class Channel:
         self._beat = loop.call_later(HEARTBEAT - silence, self._look_for_silence)
 
     def _beats(self) -> Iterator[None]:
-        for member in [*self.live]:
-            if member in self.live:
-                member.beat()
-                yield
+        for member in [*self._members]:
+            member.beat()
+            yield
 
     def _fan_out(self) -> Iterator[None]:
         """Let all who keep up write what has come; a step is some writes."""
-        live, last = self.live, None
+        last = None
         while self._tail is not None and self._tail.last != last:
             last = self._tail.last
-            members = [*live]
+            members = [*self._members]
             for start in range(0, len(members), _STEP):
                 for member in members[start : start + _STEP]:
-                    if member in live:
-                        member.advance()
+                    member.advance()
                 yield
         self._fanning_out = False
 

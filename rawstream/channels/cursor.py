@@ -15,8 +15,8 @@ from .log import START, Entry, Id, State, Store
 EARLIEST = "earliest"
 """As an id: all that the log holds."""
 
-After: TypeAlias = Id | Literal["earliest"] | None
-"""Where a reader begins: after an entry, with the oldest, or (None) with what comes next."""
+After: TypeAlias = Id | Literal["earliest"] | int | None
+"""Where a reader begins: after an entry, with the oldest, with the newest so many, or (None) with what comes next."""
 
 PAGE = 100  # entries that are read from the log at once: as many as fill a socket's buffer if they are small
 
@@ -67,9 +67,9 @@ async def locate(store: Store, name: str, after: After, state: State | None) -> 
     state = state or State(None, START, 0)
     oldest = _oldest(state)
     if after is None:
-        if state.ended and state.oldest is not None:
-            return Place(Id(state.last.ms, state.last.n - 1))  # who comes when all is over is told so
-        return Place(state.last, over=state.ended)
+        return await _back(store, name, 1, state) if state.ended else Place(state.last)  # the end is told to all
+    if isinstance(after, int):
+        return await _back(store, name, after, state)
     if not isinstance(after, Id):
         return Place(oldest)
     if after == state.last:
@@ -87,9 +87,9 @@ async def locate(store: Store, name: str, after: After, state: State | None) -> 
     return Place(oldest, Gap(after, oldest, None))
 
 
-async def back(store: Store, name: str, count: int) -> Place:
-    """Before the newest `count` entries. Raises StoreUnavailable."""
-    newest = await store.newest(name, count)
-    if not newest:
-        return await locate(store, name, None, await store.state(name))
-    return Place(Id(newest[0].id.ms, newest[0].id.n - 1))
+async def _back(store: Store, name: str, count: int, state: State) -> Place:
+    """Before the newest `count` entries."""
+    newest = await store.newest(name, count + 1)
+    if len(newest) > count:
+        return Place(newest[0].id)
+    return Place(Id(newest[0].id.ms, newest[0].id.n - 1)) if newest else Place(state.last, over=state.ended)

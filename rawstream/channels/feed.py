@@ -12,12 +12,11 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rawstream import observe
 from rawstream.errors import Stalled, StoreUnavailable
 from rawstream.formats import JsonLines, ServerSentEvents
-from rawstream.observe import Record
+from rawstream.observe import Counter
 
-from .cursor import After, Gap
+from .cursor import After, Gap, Place
 from .log import Id
 from .tail import Framing, Piece, Tail, View, as_event, as_line
 
@@ -30,15 +29,23 @@ _AGAIN = 1.0  # seconds, and up to as many more, after which a log that could no
 _EVENTS, _LINES = ServerSentEvents(), JsonLines()  # for what is said beside the log's entries
 
 
+class Out(Protocol):
+    """The connection itself."""
+
+    def write(self, data: bytes) -> bool: ...  # never waits or fails; -> writable
+
+
 class Sink(Protocol):
     """Where a feed writes to: what a pump writes to, for bytes that are framed already."""
 
     @property
+    def writable(self) -> bool: ...
+    @property
     def framing(self) -> Framing: ...  # once the head has left
     def write(self, payload: bytes) -> bool: ...  # b"": the head may leave
     def beat(self) -> None: ...  # a comment, where the format has one
-    @property
-    def direct(self) -> tuple[Callable[[bytes], bool], Record]: ...  # sends what is framed -> writable; to be counted
+    def direct(self, counter: Counter) -> Out: ...  # for what is framed and counted
+    def first_chunk(self) -> None: ...  # it leaves
     def when_writable(self, call: Callable[[], None] | None) -> None: ...  # None: not any more
     async def drain(self) -> None: ...  # waits until writable; raises when the reader is gone
 
@@ -46,31 +53,33 @@ class Sink(Protocol):
 class Feed:
     """One subscriber's stream: to its connection it is what pumps instead of an iterator, and the stream's encoder.
 
-    place: after which entry it begins; what was not looked up in the log yet will be. gap: what it is told first.
+    after: where it begins; found: where that is in the log, if it was looked up already.
     """
 
     __slots__ = (
-        "_channel", "_encoder", "_gap", "_lost", "_number", "_parked", "_place", "_record", "_sink", "_tail", "_view",
-        "_write", "heartbeat", "over",
+        "_channel", "_encoder", "_gap", "_lost", "_number", "_out", "_parked", "_place", "_ready", "_sink", "_tail",
+        "_view", "chunks", "heartbeat", "over",
     )  # fmt: skip
     taken = 1  # a channel may be silent for long: no first item is overdue
     _sink: Sink
     _tail: Tail
     _view: View
-    _write: Callable[[bytes], bool]
-    _record: Record
+    _out: Out
 
-    def __init__(self, channel: Channel, lines: bool, place: After, gap: Gap | None) -> None:
+    def __init__(self, channel: Channel, lines: bool, after: After, found: Place | None = None) -> None:
         self._channel = channel
         self._encoder = _LINES if lines else _EVENTS
-        self._place = place  # the last entry that was written, or counts as read
-        self._number = place.n if isinstance(place, Id) else -1  # its number
-        self._lost = not isinstance(place, Id)  # its place must be looked up
-        self._gap = gap
+        self._place = after  # the last entry that was written, or counts as read
+        self._number = found.id.n if found else -1  # its number
+        self._lost = found is None  # it must be looked up
+        self._gap = found.gap if found else None
         self._parked: asyncio.Future[None] | None = None
         self.heartbeat = self._encoder.heartbeat
+        self.chunks = 0
+        """Pieces written."""
         self.over = False
         """Nothing more will be written."""
+        self._ready = False  # it waits for what comes next
 
     # -- what the connection calls -----------------------------------------------------------------------------------
 
@@ -132,10 +141,12 @@ class Feed:
 
     def advance(self) -> None:
         """Write what the tail has after its place, as far as the reader takes it."""
+        if not self._ready:
+            return
         view, tail = self._view, self._tail
         while not self._lost and (piece := view.after(self._number)) is not None:
             if not self._send(piece):
-                self._channel.live.pop(self, None)
+                self._ready = False
                 self._sink.when_writable(self._go_on)
                 return
             if self._number == tail.last.n:
@@ -145,7 +156,8 @@ class Feed:
 
     def beat(self) -> None:
         """Nothing has come for a while."""
-        self._sink.beat()
+        if self._ready:
+            self._sink.beat()
 
     def doubt(self) -> None:
         """The log may not be the one that it was: its place must be looked up."""
@@ -164,32 +176,36 @@ class Feed:
         frame, last = piece
         self._place = last.id
         self._number = last.id.n
-        record = self._record
-        record.chunks += 1
-        if record.first is None:
-            observe.first_chunk(record)
+        if not self.chunks:
+            self._sink.first_chunk()
+        self.chunks += 1
         if last.event is not None and last.ends:
             self.finish()
-        return self._write(frame) and not self.over
+        return self._out.write(frame) and not self.over
 
     async def _catch_up(self) -> None:
         """Read the log until the tail has the rest, however long the reader takes. Raises StoreUnavailable."""
         self._tail = await self._channel.join(self)
         form = as_line if self._encoder is _LINES else as_event
         self._view = self._tail.view(form, self._sink.framing)
-        self._write, self._record = self._sink.direct
+        self._out = self._sink.direct(self)
         if self._gap is not None:
             self._tell(self._gap)
-        if self._lost:
+        if self._lost or self._number > self._tail.last.n:  # or the log that it was found in is gone
             await self._look_up()
-        while not self.over and not self._tail.reaches(self._number):
+        while not self.over:
+            if not self._sink.writable:
+                await self._sink.drain()
+            if self._tail.reaches(self._number):
+                return
             assert isinstance(self._place, Id), "it was looked up"
             entries = await self._channel.page(self._place)
-            if not entries or entries[0].id.n != self._number + 1:
+            if entries and entries[0].id.n == self._number + 1:
+                all(map(self._send, self._view.pieces(entries)))  # as many as the reader takes
+            else:
+                await asyncio.sleep(0)  # a log that changes all the time shall not keep the others waiting
                 await self._look_up()
-            elif not all(map(self._send, self._view.pieces(entries))) and not self.over:
-                del entries  # the reader may take long
-                await self._sink.drain()
+            del entries  # the reader may take long
 
     async def _look_up(self) -> None:
         """Find its place in the log, and say what is missing there. Raises StoreUnavailable, or Stalled."""
@@ -210,7 +226,8 @@ class Feed:
 
     def _tell(self, gap: Gap) -> None:
         self._gap = None
-        self._write(self._view.made(gap.entry))
+        self._out.write(self._view.made(gap.entry))
+        self.chunks += 1
 
     def _park(self, seconds: float | None = None) -> asyncio.Future[None]:
         """To wait for what `advance` cannot do. Without `seconds`, `advance` is called from now on."""
@@ -227,12 +244,12 @@ class Feed:
     def _unpark(self) -> None:
         """No more calls of `advance`."""
         self._parked = None
-        self._channel.live.pop(self, None)
+        self._ready = False
         self._sink.when_writable(None)
 
     def _go_on(self) -> None:
         """Write what there is, and then what comes."""
-        self._channel.live[self] = None
+        self._ready = True
         self.advance()
 
     def _wake(self) -> None:

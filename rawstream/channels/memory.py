@@ -45,14 +45,15 @@ class MemoryStore:
 
     def __init__(self, retention: Retention | None = None, *, now: Callable[[], float] = time.time) -> None:
         self._retention = retention or Retention()
-        self._room = self._retention.logs
+        self._room = 0  # as long as it is not open
         self._now = now
         self._logs: dict[str, _Log] = {}
         self._removals: list[tuple[float, str]] = []  # a heap; a log that was removed before may still stand in it
         self._followers: dict[str, Deliver] = {}
 
     async def open(self) -> None:
-        """Nothing is due: a run that died with its process left nothing here."""
+        """A run that died with its process left nothing here."""
+        self._room = self._retention.logs
 
     async def close(self) -> None:
         self._room = 0  # who comes too late is told so

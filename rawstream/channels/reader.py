@@ -30,7 +30,6 @@ class Reader:
         channel, place = self._channel, after
         try:
             tail = await channel.join(self)
-            channel.live[self] = None
             while not self._over:
                 self._news.clear()
                 if self._lost or not isinstance(place, Id):

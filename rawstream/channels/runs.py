@@ -110,7 +110,6 @@ class Owner:
         try:
             try:
                 self._tail = await self._channel.join(self, subscriber=False)
-                self._channel.live[self] = None
                 self._channel.read_by = self.read_by
                 self.read_by(self._channel.subscribers)
                 pump = Pump(self._iterator, _encode, self, gather=1)

@@ -28,8 +28,7 @@ class Subscription:
             raise LocalError(f'replay is how many events, "earliest" or None, not {replay!r}')
         self._channel = channel
         self._after = after
-        self._first: After = EARLIEST if replay == EARLIEST else None  # where those begin who have seen nothing
-        self._replay = replay if isinstance(replay, int) else 0
+        self._replay = replay  # where those begin who have seen nothing
 
     async def __call__(self, request: Request) -> Response | Stream:
         """The stream for this request, or 204 for who has seen the end.
@@ -37,14 +36,15 @@ class Subscription:
         Raises BadEventId (400), NotAcceptable (406), and NotFound for a run that is not there (any more).
         """
         form = negotiate(request.headers.get("accept"), _FORMATS)
-        place, gap = self._after or position(_seen(request)) or self._first, None
+        after = self._after or position(_seen(request)) or self._replay or None
         try:
-            place, gap, over = await self._channel.locate(place, self._replay)
-            if over:
-                return Response(204)  # EventSource shall not come back
-        except StoreUnavailable:
-            pass  # the stream begins all the same: an EventSource that is answered 503 never comes back
-        feed = Feed(self._channel, form.name != "sse", place, gap)
+            place = await self._channel.locate(after)
+        except StoreUnavailable:  # the stream begins all the same: EventSource, if answered 503, would never come back
+            feed, gap = Feed(self._channel, form.name != "sse", after), None
+        else:
+            if place.over:
+                return Response(204)  # which lets EventSource stop
+            feed, gap = Feed(self._channel, form.name != "sse", place.id, place), place.gap
         if gap is None:
             return Stream(feed, form, heartbeat=None, headers=_VARY)
         missing = "unknown" if gap.missing is None else str(gap.missing)

@@ -290,12 +290,13 @@ async def test_what_is_left_empty_says_its_default_and_sends_it(
         yield "a"
 
     page = await open_page(await hosting(router))
-    fields = page.locator(".field input")
+    fields = page.locator(".panel .field input")
     await expect(page.locator("#compare [name=delay]")).to_have_attribute("placeholder", "default 0.1")
     for index in range(await fields.count()):
         await fields.nth(index).fill("")
     shown = await fields.evaluate_all("(all) => all.map((each) => each.placeholder)")
-    assert shown == [f"default {value}" for value in (TEXT, "0.5", "1", "0.1", "0.2", "100,000")]
+    streams, channels = (TEXT, "0.5", "1", "0.1", "0.2"), ("news", "Hello, 世界", "1", "1", "20", "0.5")
+    assert shown == [f"default {value}" for value in (*streams, *channels, "100,000")]
     for panel in ("typed", "compare", "events", "bulk"):
         await start(page, panel)
         await state(page, panel, "done")
