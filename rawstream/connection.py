@@ -59,6 +59,8 @@ class _Cut(Exception):
 class Connection:
     """Serves one peer, until either side has enough."""
 
+    __slots__ = ("_began", "_granted", "_requests", "_service", "_sink", "_transport", "_wire", "idle", "task")
+
     def __init__(self, transport: Transport, service: Service) -> None:
         self._transport = transport
         self._service = service
@@ -67,6 +69,8 @@ class Connection:
         self._granted: tuple[tuple[str, str], ...] = ()  # fields that let a page of another origin read the answer
         self._requests = 0  # how many there were
         self._began = time.monotonic()  # a request did, with its first byte
+        self.task: asyncio.Task[None] | None = None
+        """Which runs it."""
         self.idle = True
         """No request has begun, or the last is answered."""
 
@@ -223,56 +227,51 @@ class Connection:
     # -- a stream ----------------------------------------------------------------------------------------------------
 
     async def _stream(self, request: Request, stream: Stream, record: Record, patience: Patience) -> None:
-        service = self._service
         iterator: Any = aiter(stream.iterator)
         try:
-            sent_as = answers.represent(stream, request.headers)
-            head = self._wire.prepare(stream.status, [*sent_as.fields, *self._granted, *self._last_words()])
-            if request.method == "HEAD" or stream.status in (204, 304):
-                record.status = stream.status
-                self._transport.write(self._wire.start(head)[0] + self._wire.end())
+            if (begun := self._begin(request, stream, iterator, record)) is None:
                 return
-            # Who pumps by itself, a channel's reader, encodes by itself too.
-            encoder: Encoder = iterator if hasattr(iterator, "pump") else sent_as.format.encoder()
-            gzip = Gzip() if sent_as.gzip else None
-            service.begin_stream(record)
+            sink, pump = begun
             try:
-                record.status = stream.status
-                sink = self._sink = StreamSink(
-                    self._transport, self._wire, service.deadlines, head, encoder, sent_as.format, stream, record, gzip
-                )
-                if service.closing.is_set():
-                    sink.tell_closing()
-                pump = pump_for(stream, iterator, encoder, sink)
                 patience.first_item(pump)
-                del head, sent_as, stream  # thousands stand here
-                await self._pump(request, pump, encoder, sink, patience)
+                with self._transport.watch(patience.told, eof=True):
+                    await pump.run()
+                sink.finish(pump.take())
+            except Disconnected:
+                raise
+            except Exception as error:
+                if self._wire.answerable:
+                    raise  # it becomes a status
+                _log_failure(request, error)
+                status, message = answers.verdict(error)
+                raise _Cut(sink.break_off(pump.take(), status, message or phrase(status))) from error
             finally:
-                service.end_stream()
+                self._sink = None
+                sink.close()
+                self._service.end_stream()
         finally:
             await patience.close(iterator)
 
-    async def _pump(self, request: Request, pump: Pump, encoder: Encoder, sink: StreamSink, patience: Patience) -> None:
-        try:
-            with self._transport.watch(patience.told, eof=True):
-                await pump.run()
-            sink.finish(pump.take() + encoder.end())
-        except Disconnected:
-            raise
-        except Exception as error:
-            if self._wire.answerable:
-                raise  # it becomes a status
-            _log_failure(request, error)
-            status, message = answers.verdict(error)
-            told = b""
-            try:
-                told = encoder.error(status, message or phrase(status))
-            finally:  # an encoder of the user's own may fail
-                sink.break_off(pump.take() + told)
-            raise _Cut(bool(told)) from error
-        finally:
-            self._sink = None
-            sink.close()
+    def _begin(self, request: Request, stream: Stream, iterator: Any, record: Record) -> tuple[StreamSink, Pump] | None:
+        """The way of the items to the wire. None if there is none: then the head has left, and that was all."""
+        service = self._service
+        sent_as = answers.represent(stream, request.headers)
+        head = self._wire.prepare(stream.status, [*sent_as.fields, *self._granted, *self._last_words()])
+        if request.method == "HEAD" or stream.status in (204, 304):
+            record.status = stream.status
+            self._transport.write(self._wire.start(head)[0] + self._wire.end())
+            return None
+        # Who pumps by itself, a channel's reader, encodes by itself too.
+        encoder: Encoder = iterator if hasattr(iterator, "__pump__") else sent_as.format.encoder()
+        gzip = Gzip() if sent_as.gzip else None
+        service.begin_stream(record)
+        record.status = stream.status
+        sink = self._sink = StreamSink(
+            self._transport, self._wire, service.deadlines, head, encoder, sent_as.format, stream, record, gzip
+        )
+        if service.closing.is_set():
+            sink.tell_closing()
+        return sink, pump_for(stream, iterator, encoder, sink)
 
     # -- failures ----------------------------------------------------------------------------------------------------
 

@@ -25,11 +25,17 @@ from .wire import NEED_DATA, Data, End, Frame, PreparedHead, ServerWire, until_c
 _FRAMING = 256 * 1024  # bytes that a body's framing may have beyond the body: 65,536 chunks of a byte each
 
 
+_NONE = Headers()
 _TOO_LATE = "the request is answered: its body is read before, or not at all"
 
 
 class RequestBody:
     """The body of the request under way, taken off the wire as the handler asks for it."""
+
+    __slots__ = (
+        "_fed", "_headers", "_limit", "_lines", "_patience", "_piece", "_reader", "_size", "_trailers", "_transport",
+        "_trouble", "_wire",
+    )  # fmt: skip
 
     def __init__(self, transport: Transport, wire: ServerWire, headers: Headers, limit: int, patience: float) -> None:
         self._transport = transport
@@ -41,7 +47,7 @@ class RequestBody:
         self._size = 0
         self._fed = 0  # bytes that came behind those that came with the head
         self._piece = b""  # what has come, and was not asked for yet
-        self._trailers = Headers()
+        self._trailers = _NONE
         self._trouble: RemoteError | None = None  # what came after the piece, if it is no body
         self._reader: asyncio.Task[Any] | None = None
         # Most requests have no body, or have brought it with them: then what comes from now on is a next request's.
@@ -50,7 +56,7 @@ class RequestBody:
     @property
     def trailers(self) -> Headers:
         """The fields that came after a chunked body; empty until it has been read to its end."""
-        return Headers() if self._piece else self._trailers
+        return _NONE if self._piece else self._trailers
 
     def _take(self) -> None:
         """Take what there is of the body off the wire, up to its end."""
@@ -267,8 +273,9 @@ class StreamSink:
             self._prelude = notice
 
     def finish(self, payload: bytes) -> None:
-        """The last piece, and the proper end, in one write."""
+        """The last items, what the format has after them, and the proper end, in one write."""
         data = b"" if self._head is None else self._open()
+        payload += self._encoder.end()
         if payload:
             if not self.chunks:
                 observe.first_chunk(self._record)
@@ -277,11 +284,19 @@ class StreamSink:
             payload = self._gzip.finish(payload)
         self._transport.write(data + self._frame(payload) + self._wire.end())
 
-    def break_off(self, payload: bytes) -> None:
-        """The last piece, and no end: the reader can tell that something is missing."""
-        self.write(payload)
-        if self._frame is until_close:
-            self._transport.close_by_reset()
+    def break_off(self, payload: bytes, status: int, message: str) -> bool:
+        """The last items, the reason, and no end: the reader can tell that something is missing.
+
+        Returns whether the format could tell the reason.
+        """
+        told = b""
+        try:
+            told = self._encoder.error(status, message)
+        finally:  # an encoder of the user's own may fail
+            self.write(payload + told)
+            if self._frame is until_close:
+                self._transport.close_by_reset()
+        return bool(told)
 
     def close(self) -> None:
         """No more heartbeats."""
@@ -293,8 +308,8 @@ class StreamSink:
 
 def pump_for(stream: Stream, iterator: Any, encoder: Encoder, sink: StreamSink) -> Pump:
     """What moves a stream's items to its sink. Who reads a channel moves them itself, for many sinks at once."""
-    if hasattr(iterator, "pump"):
-        return cast(Pump, iterator.pump(sink))
+    if hasattr(iterator, "__pump__"):
+        return cast(Pump, iterator.__pump__(sink))
     if isinstance(stream.flush, Every):
         return Pump(iterator, encoder.encode, sink, stream.flush.bytes, stream.flush.seconds)
     return Pump(iterator, encoder.encode, sink, 1 if stream.flush == "item" else GATHER)

@@ -47,7 +47,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._service = Service(handler, limits, timeouts, Deadlines(self._loop), access)
         self._admission = Admission(limits)
-        self._connections: dict[Transport, tuple[Connection, asyncio.Task[None]]] = {}
+        self._connections: dict[Transport, Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # a connection's task may outlive it by a generator's clean-up
         self._listening: Listening | None = None
         self._signals: tuple[signal.Signals, ...] = ()
@@ -75,7 +75,7 @@ class Server:
     @property
     def busy(self) -> int:
         """How many of them have a request under way."""
-        return sum(not connection.idle for connection, _ in self._connections.values())
+        return sum(not connection.idle for connection in self._connections.values())
 
     def close(self) -> asyncio.Task[None]:
         """Begin to close: stop accepting, close idle connections, tell streams, wait for `Timeouts.grace`, cut.
@@ -94,7 +94,7 @@ class Server:
             if self._listening is not None:
                 self._listening.stop()
             # Now and not in the task: a stream that `closing` wakes shall have been told before it ends.
-            for connection, _ in list(self._connections.values()):
+            for connection in list(self._connections.values()):
                 connection.begin_closing()
             self._draining = self._loop.create_task(self._drain(), name="rawstream: close")
         else:
@@ -150,11 +150,13 @@ class Server:
         else:
             reason = self._enter(transport, transport.client)
         connection = Connection(transport, self._service)
-        task = self._loop.create_task(connection.run() if reason is None else connection.turn_away(reason))
-        self._connections[transport] = connection, task
+        task = self._loop.create_task(
+            connection.run() if reason is None else connection.turn_away(reason), name="connection"
+        )
+        self._connections[transport], connection.task = connection, task
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
         self._all_gone.clear()
+        task.add_done_callback(self._ended)
         if reason is not None and self._admission.overrun:
             observe.refused(reason)
             task.cancel()
@@ -230,8 +232,8 @@ class Server:
             self._handshakes.cut()
         for task in self._tasks:
             task.cancel()  # its generator may now clean up, and then it aborts its connection
-        for transport, (_, task) in list(self._connections.items()):
-            if task.done():
+        for transport, connection in list(self._connections.items()):
+            if connection.task is not None and connection.task.done():
                 transport.abort()  # its last bytes are still on their way, but there is no more time
 
 

@@ -167,11 +167,11 @@ class Intake:
     def take(self, chunked: bool) -> list[bytes]:
         """Call this when the head is in order: what h11 may see of what came behind it."""
         self.taken = True
+        self.head.clear()  # a stream may stay for long
         if chunked:
             self._chunks = ChunkedBody(self._max_head, self._max_headers)
-        if not self._behind:
-            return []
-        return [admitted for data in self._behind if (admitted := self.admit(data)) is not None]
+        behind, self._behind = self._behind or [], None
+        return [admitted for data in behind if (admitted := self.admit(data)) is not None]
 
 
 class ChunkedBody:

@@ -82,7 +82,7 @@ class Transport(asyncio.Protocol):
         if type(transport).__module__ == "asyncio.selector_events" and os.name == "posix":
             self._fd = transport.get_extra_info("socket").fileno()
         peer = transport.get_extra_info("peername")  # now: uvloop asks the socket, which may be closed later
-        self.client = (peer[0], peer[1]) if isinstance(peer, tuple) else None
+        self.client = (peer if len(peer) == 2 else peer[:2]) if isinstance(peer, tuple) else None
         self._connected(self)
 
     def data_received(self, data: bytes) -> None:

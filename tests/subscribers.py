@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import h11
-from support import Peer, Served, request
+from support import Peer, Served, request, until
 
+from rawstream.channels import Channel
+from rawstream.channels.feed import Feed
 from rawstream.channels.log import Id
 from rawstream.sse import Decoder
 
@@ -131,6 +133,16 @@ class Subscriber:
             self._look()
         told, self._told = self._told, []
         return told
+
+
+def keeping_up(channel: Channel) -> int:
+    """How many subscribers are written to on the spot."""
+    return sum(isinstance(member, Feed) and member._ready for member in channel._members)
+
+
+async def ready(channel: Channel, count: int = 1) -> None:
+    """So many subscribers wait for what comes."""
+    await until(lambda: keeping_up(channel) == count)
 
 
 def account(told: Iterable[Told]) -> tuple[int, int]:

@@ -34,7 +34,6 @@ class Listener:
 
     async def join(self, channel: Channel, subscriber: bool = True) -> Listener:
         self.tail = await channel.join(self, subscriber)
-        channel.live[self] = None
         return self
 
     def advance(self) -> None:
@@ -194,19 +193,11 @@ async def test_a_channel_that_nothing_was_published_to_has_no_state(news: Channe
 # -- members ---------------------------------------------------------------------------------------------------------
 
 
-async def test_who_is_live_is_told_on_the_spot(news: Channel) -> None:
+async def test_all_members_are_told_on_the_spot(news: Channel) -> None:
     listener = await Listener().join(news)
     await news.publish(1)
     await news.publish(2)
     assert listener.heard == ["1", "2"]
-    news.leave(listener)
-
-
-async def test_who_is_not_live_is_not_told(news: Channel) -> None:
-    listener = await Listener().join(news)
-    news.live.pop(listener)
-    await news.publish(1)
-    assert listener.heard == []
     news.leave(listener)
 
 
@@ -229,7 +220,7 @@ async def test_subscribers_are_counted_once_and_others_not(news: Channel) -> Non
     news.leave(one)
     news.leave(one)
     assert news.subscribers == 0
-    assert not news.live
+    assert not news._members
 
 
 async def test_a_channel_is_followed_while_it_has_members(store: Staged, news: Channel) -> None:
@@ -389,20 +380,6 @@ async def test_publishing_in_a_loop_lets_the_readers_keep_up(slow: None, news: C
         news.leave(listener)
 
 
-async def test_who_leaves_while_a_fan_out_is_under_way_is_told_no_more(slow: None, news: Channel) -> None:
-    listeners = [await Slow().join(news) for _ in range(40)]
-    await news.publish(1)
-    late = listeners[30:]
-    assert not any(listener.heard for listener in late)
-    for listener in late:
-        news.leave(listener)
-    await until(lambda: bool(listeners[29].heard))
-    await settle()
-    assert not any(listener.heard for listener in late)
-    for listener in listeners:
-        news.leave(listener)
-
-
 async def test_what_comes_while_a_fan_out_is_under_way_is_told_after_it(slow: None, news: Channel) -> None:
     listeners = [await Slow().join(news) for _ in range(40)]
     await news.publish(1)
@@ -440,7 +417,7 @@ async def test_two_channels_have_their_slices_in_turn(slow: None, hub: Hub) -> N
 # -- heartbeats ------------------------------------------------------------------------------------------------------
 
 
-async def test_who_is_live_hears_a_beat_in_silence(clock: Clock, news: Channel) -> None:
+async def test_members_hear_a_beat_in_silence(clock: Clock, news: Channel) -> None:
     listener = await Listener().join(news)
     await clock.advance(HEARTBEAT - 1)
     assert listener.heard == []
@@ -464,17 +441,6 @@ async def test_an_event_puts_off_the_beat(clock: Clock, news: Channel) -> None:
     news.leave(listener)
 
 
-async def test_who_leaves_while_the_others_hear_a_beat_hears_none(clock: Clock, news: Channel) -> None:
-    one, two = Listener(), await Listener().join(news)
-    one.beat = lambda: news.leave(two)  # type: ignore[method-assign]
-    news.leave(two)
-    await one.join(news)
-    await two.join(news)
-    await clock.advance(HEARTBEAT)
-    assert two.heard == []
-    news.leave(one)
-
-
 # -- where readers go on ---------------------------------------------------------------------------------------------
 
 
@@ -487,9 +453,9 @@ async def test_a_page_of_the_log_is_what_comes_next(news: Channel) -> None:
 async def test_a_reader_that_has_seen_nothing_may_be_given_some(news: Channel) -> None:
     ids = [Id.parse(await news.publish(n)) for n in range(5)]
     assert (await news.locate(None)).id == ids[-1]
-    assert (await news.locate(None, 2)).id.n == 3
+    assert (await news.locate(2)).id == ids[2]
     assert (await news.locate(EARLIEST)).id.n == 0
-    assert (await news.locate(ids[1], 3)).id == ids[1]
+    assert (await news.locate(ids[1])).id == ids[1]
 
 
 @pytest.mark.parametrize("after", [None, EARLIEST, Id(1, 1), Id(5, 99)])
@@ -583,6 +549,5 @@ async def test_members_that_come_and_go_leave_nothing_behind(seed: int) -> None:
 
         await asyncio.gather(*(visit() for _ in range(8)))
         assert news.subscribers == 0
-        assert not news.live
         assert not news._members
         assert not store._followers

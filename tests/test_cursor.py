@@ -10,8 +10,8 @@ import pytest
 from stores import WallClock, appended, state
 from unsteady import Staged, away
 
-from rawstream.channels.cursor import EARLIEST, Gap, Place, back, locate, position
-from rawstream.channels.log import END, START, Entry, Id, Retention
+from rawstream.channels.cursor import EARLIEST, Gap, Place, _back, locate, position
+from rawstream.channels.log import END, START, Entry, Id, Retention, State
 from rawstream.channels.memory import MemoryStore
 from rawstream.errors import BadEventId, LocalError, StoreUnavailable
 
@@ -25,6 +25,10 @@ class Log:
         self.clock = WallClock()
         self.store = Staged(retention)
         self.store._now = self.clock
+
+    async def opened(self) -> Log:
+        await self.store.open()
+        return self
 
     async def grow(self, count: int) -> list[Entry]:
         found = []
@@ -41,13 +45,17 @@ class Log:
         return await locate(self.store, "x", after, await self.store.state("x"))  # type: ignore[arg-type]
 
 
+async def back(log: Log, count: int) -> Place:
+    return await _back(log.store, "x", count, await log.store.state("x") or State(None, START, 0))
+
+
 def id_of(n: int) -> Id:
     return Id(BEGAN + 10 * n, n)
 
 
 @pytest.fixture
-def log() -> Log:
-    return Log()
+async def log() -> Log:
+    return await Log().opened()
 
 
 # -- what a reader may say -------------------------------------------------------------------------------------------
@@ -172,7 +180,7 @@ async def test_of_a_log_that_holds_nothing_all_is_counted(log: Log) -> None:
 
 
 async def test_what_is_too_old_is_counted() -> None:
-    log = Log(Retention(age=60))
+    log = await Log(Retention(age=60)).opened()
     await log.grow(5)
     log.clock.now += 100
     place = await log.locate(id_of(2))
@@ -297,7 +305,7 @@ async def test_a_store_that_cannot_be_reached_is_told(log: Log, method: str) -> 
 @pytest.mark.parametrize(("count", "first"), [(1, 5), (3, 3), (5, 1), (99, 1)])
 async def test_so_many_entries_back(log: Log, count: int, first: int) -> None:
     entries = await log.grow(5)
-    place = await back(log.store, "x", count)
+    place = await back(log, count)
     assert (place.gap, place.over) == (None, False)
     assert await log.store.read("x", place.id, 99) == entries[first - 1 :]
 
@@ -305,15 +313,15 @@ async def test_so_many_entries_back(log: Log, count: int, first: int) -> None:
 async def test_back_from_an_end_includes_it(log: Log) -> None:
     await log.grow(5)
     await log.end()
-    place = await back(log.store, "x", 2)
+    place = await back(log, 2)
     assert [entry.id.n for entry in await log.store.read("x", place.id, 99)] == [5, 6]
 
 
 async def test_back_in_a_log_that_holds_nothing_is_what_comes_next(log: Log) -> None:
-    assert await back(log.store, "x", 3) == Place(START)
+    assert await back(log, 3) == Place(START)
     await log.grow(3)
     await log.store.trim("x", id_of(9))
-    assert await back(log.store, "x", 3) == Place(id_of(3))
+    assert await back(log, 3) == Place(id_of(3))
 
 
 # -- anything --------------------------------------------------------------------------------------------------------
@@ -325,6 +333,7 @@ async def test_what_is_read_and_what_is_missing_add_up(seed: int) -> None:
     dice = random.Random(seed)
     clock = WallClock()
     store = MemoryStore(Retention(entries=dice.randrange(1, 20)), now=clock)
+    await store.open()
     seen = []
     for _ in range(dice.randrange(1, 60)):
         clock.now += dice.choice([0.0, 0.0, 0.001, 5.0, -1.0])

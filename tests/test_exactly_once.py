@@ -17,7 +17,7 @@ from redis_server import RedisServer, running_redis
 
 FULL = os.environ.get("NEWSROOM") == "full"
 PATIENCE = 600.0 if FULL else 45.0
-EVENTS, READERS = (10_000, 300) if FULL else (2_000, 100)
+EVENTS, READERS = (10_000, 300) if FULL else (1_200, 60)
 
 
 @pytest.fixture
@@ -83,15 +83,15 @@ def test_with_a_redis_that_holds_little(tmp_path: Path, redis_server: RedisServe
     assert "Traceback" not in servers.said
 
 
-FEW = 1_000
+FEW = 600
 """Events where one process has to do it all."""
 
 
-@pytest.mark.parametrize("entries", [FEW + 1, 100])
+@pytest.mark.parametrize("entries", [FEW + 1, 50])
 def test_with_sqlite_whose_process_is_killed(tmp_path: Path, seed: int, entries: int) -> None:
     with served(tmp_path, f"sqlite:///news.db?entries={entries}", 1, PATIENCE) as servers:
         trouble = restart(servers, (0.3, 0), (0.6, 0), of=FEW)
-        account, subscribers = told(servers, seed, FEW, 40, trouble, PATIENCE)
+        account, subscribers = told(servers, seed, FEW, 30, trouble, PATIENCE)
         servers.close()
     for each in subscribers:
         assert each.received + sum(gap or 0 for gap in each.missing) == FEW
@@ -105,7 +105,7 @@ def test_with_sqlite_whose_process_is_killed(tmp_path: Path, seed: int, entries:
 def test_with_a_memory_that_is_forgotten(tmp_path: Path, seed: int) -> None:
     """What was missed of a log that is gone nobody can count: it is told that something may be missing."""
     with served(tmp_path, "memory:", 1, PATIENCE) as servers:
-        account, subscribers = told(servers, seed, FEW, 40, restart(servers, (0.5, 0), of=FEW), PATIENCE)
+        account, subscribers = told(servers, seed, FEW, 30, restart(servers, (0.5, 0), of=FEW), PATIENCE)
         servers.close()
     ids = seen(account)
     again = max(index for index, id in enumerate(ids) if number(id) == 1)

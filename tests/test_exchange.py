@@ -893,15 +893,15 @@ async def test_each_write_of_a_stream_is_a_chunk_and_heartbeats_are_none(serving
     [record] = observe.open_streams
     await clock.advance(16)
     assert await peer.piece() == BEAT
-    assert (record.chunks, record.first) == (0, None)
+    assert (record.chunks_so_far, record.first) == (0, None)
     gates[0].set()
     await peer.piece()
-    assert record.chunks == 1
+    assert record.chunks_so_far == 1
     assert record.first is not None
     first = record.first
     gates[1].set()
     await peer.expect(chunk(b"data: c\n\nevent: stream-end\ndata: {}\nid: stream-end\n\n") + LAST_CHUNK)
-    assert (record.chunks, record.first) == (2, first)
+    assert (record.chunks_so_far, record.first) == (2, first)
     assert sum(observe.counts.first_chunk.buckets) == firsts + 1
 
 
@@ -987,7 +987,7 @@ async def test_held_items_leave_as_one_chunk(serving: Serving, clock: Clock) -> 
     await peer.head()
     await peer.expect(chunk(b"abc"))
     [record] = observe.open_streams
-    assert record.chunks == 1
+    assert record.chunks_so_far == 1
     gate.set()
     await peer.expect(LAST_CHUNK)
 

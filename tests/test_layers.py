@@ -72,6 +72,7 @@ LAYERS: dict[str, set[str]] = {
         "sse",
     },
     "channels.hub": {
+        "turns",
         "channels.channel", "channels.log", "channels.memory", "channels.redis", "channels.runs", "channels.slices",
         "channels.sqlite", "errors", "pump",
     },

@@ -551,14 +551,14 @@ async def test_an_open_stream_shows_what_it_has_sent_so_far(serving: Serving) ->
     peer = await (await serving(handler)).ask(get("/a", accept="text/plain"))
     story = await opened(peer)
     before = story.sent_so_far
-    assert (story.chunks, story.status, observe.counts.under_way) == (1, 200, 1)
+    assert (story.chunks_so_far, story.status, observe.counts.under_way) == (1, 200, 1)
     assert before > len(TEXT_HEAD)
     assert story.request is not None
     assert story.request.path == "/a"
     assert story.client == peer.sock.getsockname()
     go_on.set()
     await peer.expect(chunk(b"abc"))
-    assert (story.chunks, story.sent_so_far) == (2, before + len(chunk(b"abc")))
+    assert (story.chunks_so_far, story.sent_so_far) == (2, before + len(chunk(b"abc")))
     assert sum(observe.counts.first_chunk.buckets) == 1
 
 

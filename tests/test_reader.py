@@ -143,7 +143,7 @@ async def test_a_reader_counts_while_it_reads(news: Channel) -> None:
     assert news.subscribers == 1
     await closed(reader)
     assert news.subscribers == 0
-    assert not news.live
+    assert not news._members
 
 
 async def test_break_leaves_the_channel(news: Channel) -> None:
@@ -153,7 +153,7 @@ async def test_break_leaves_the_channel(news: Channel) -> None:
         break
     await settle()
     assert news.subscribers == 0
-    assert not news.live
+    assert not news._members
 
 
 async def test_a_cancelled_reader_leaves_the_channel(news: Channel) -> None:
@@ -250,7 +250,7 @@ async def test_a_store_that_cannot_be_reached_is_told_and_nothing_is_lost(method
         with pytest.raises(StoreUnavailable):
             await anext(news.read(ids[1]))
         assert news.subscribers == 0
-        assert not news.live
+        assert not news._members
         reader = news.read(ids[1])
         assert [event.data for event in await take(reader, 3)] == [2, 3, 4]
         await closed(reader)

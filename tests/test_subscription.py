@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from subscribers import NDJSON, SSE, Subscriber, Told
+from subscribers import NDJSON, SSE, Subscriber, Told, ready
 from support import Served, Serving, chunk, get, request, settle, until
 from unsteady import Staged, away, hub_of
 
@@ -61,11 +61,6 @@ async def with_replay(serving: Serving, channel: Channel, **settings: object) ->
         return channel.subscribe(**settings)  # type: ignore[arg-type]
 
     return await serving(handler)
-
-
-async def ready(channel: Channel, count: int = 1) -> None:
-    """So many subscribers wait for what comes."""
-    await until(lambda: len(channel.live) == count)
 
 
 # -- in which form ---------------------------------------------------------------------------------------------------
@@ -271,7 +266,7 @@ async def test_a_head_tells_what_a_get_would(served: Served, news: Channel, ids:
     assert b"\r\nStream-Gap: unknown\r\n" in await peer.head()
     await settle()
     assert news.subscribers == 0
-    assert not news.live
+    assert not news._members
 
 
 # -- a store that is not there ---------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from rawstream.errors import EventError, EventTooLarge, NotFound
+from rawstream.errors import EventError, EventTooLarge, ItemError, NotFound
 from rawstream.formats import CONTROL, JsonLines
 from rawstream.sse import Event, encode
 
@@ -19,8 +20,10 @@ from .tail import Tail
 if TYPE_CHECKING:
     from .hub import Hub
 
+log = logging.getLogger("rawstream")
+
 Behind: TypeAlias = Literal["gap", "cut", "latest"]
-Attend: TypeAlias = Callable[[Store, str], Coroutine[Any, Any, None]]
+Attend: TypeAlias = "Callable[[Store, Channel], Coroutine[Any, Any, None]]"
 
 TTL = 3600.0
 """Seconds for which a channel that was closed can be read."""
@@ -70,9 +73,20 @@ class Channel:
         self.log = name if attend is None else f"run/{name}"
         """Its name in the store."""
         self.name = name
-        self.behind: Behind = behind
+        self._behind: Behind = behind
         self.subscribers = 0
         """How many read it, in this process."""
+
+    @property
+    def behind(self) -> Behind:
+        """What becomes of a subscriber that falls behind."""
+        return self._behind
+
+    @behind.setter
+    def behind(self, behind: Behind) -> None:
+        self._behind = behind
+        if self._tail is not None:
+            self._tail.latest = behind == "latest"
 
     # -- for everybody -----------------------------------------------------------------------------------------------
 
@@ -86,6 +100,8 @@ class Channel:
         Raises ItemError or EventError for what cannot be published, EventTooLarge (413), ChannelEnded (409),
         StoreUnavailable and OutcomeUnknown (503). Cancelling it leaves open whether the event is published.
         """
+        if isinstance(data, Event):
+            raise ItemError("Event", "is published as publish(event.data, event.event); the log gives the id")
         text = checked_data(data, event, self._hub.event_size)
         _check_key(key)
         store = await self._hub.store()
@@ -97,18 +113,19 @@ class Channel:
     def subscribe(self, after: object = None, replay: Literal["earliest"] | int | None = None) -> Subscription:
         """A response for a handler: `return channel.subscribe()`.
 
-        It begins after `after`, an event's id or "earliest"; None: after what the client has seen, which it says in
-        Last-Event-ID or in `?last_event_id=`. If it says nothing, `replay` says how much of the log comes first:
+        It begins after what the client has seen, which it says in Last-Event-ID or in `?last_event_id=`. If it says
+        nothing: after `after`, an event's id or "earliest"; or else `replay` says how much of the log comes first:
         "earliest" for all, or how many events, None for none. Accept chooses server-sent events or JSON lines.
 
         Raises BadEventId (400) for what is no id.
         """
         return Subscription(self, position(after), replay)
 
-    def read(self, after: object = None) -> AsyncIterator[Event]:
+    def read(self, after: object = None) -> AsyncGenerator[Event, None]:
         """The events after `after` (an id, "earliest", or None for what comes next), as they come: `async for`.
 
-        Ends with the channel, whose last event is `stream-end` or `stream-error`. What the log does not hold any more
+        It begins with the first step of the `async for`. It ends with the channel, whose last event is `stream-end` or
+        `stream-error`, or when the hub closes. What the log does not hold any more
         is told by an event `stream-gap`. Raises BadEventId (400), and StoreUnavailable (503), after which nothing is
         lost by reading on after the last id.
         """
@@ -130,11 +147,12 @@ class Channel:
     async def locate(self, after: After) -> Place:
         """Where a reader goes on. Raises StoreUnavailable, and NotFound for a run that is not there (any more)."""
         store = await self._hub.store()
-        delivered = self._tail.last.n if self._tail is not None else 0
+        tail = self._tail
+        delivered = tail.last if tail is not None else START
         state = await store.state(self.log)
         last = START if state is None else state.last
-        if self._tail is not None and last.n < delivered:  # the log was removed, and perhaps begun again
-            self._tail.restart(last)
+        if tail is not None and tail.last == delivered and last.n < delivered.n:
+            tail.restart(last)  # the log was removed, and perhaps begun again
             for member in [*self._members]:
                 member.doubt()
         if state is None and self._attend is not None:
@@ -145,7 +163,9 @@ class Channel:
 
     async def page(self, after: Id) -> list[Entry]:
         """What comes next in the log. Raises StoreUnavailable."""
-        return await (await self._hub.store()).read(self.log, after, PAGE)
+        entries = await (await self._hub.store()).read(self.log, after, PAGE)
+        await self._hub.turn()  # to make bytes of a page and write them takes a millisecond, and many may read
+        return entries
 
     async def join(self, member: Member, subscriber: bool = True) -> Tail:
         """Follow the log for this member, too. Raises StoreUnavailable; in any case `leave` is due."""
@@ -163,10 +183,13 @@ class Channel:
         if not self._members and self._tail is not None:
             self._tail = None
             self._hub.unfollow(self.log)
-            if self._beat is not None:
-                self._beat.cancel()
-            if self._attending is not None:
-                self._attending.cancel()
+            self._fall_silent()
+
+    def _fall_silent(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+        if self._attending is not None:
+            self._attending.cancel()
 
     def _count(self, more: int) -> None:
         self.subscribers += more
@@ -186,7 +209,7 @@ class Channel:
         self._spoke = asyncio.get_running_loop().time()
         self._look_for_silence()
         if self._attend is not None:
-            self._attending = self._hub.spawn(self._attend(store, self.log))
+            self._attending = self._hub.spawn(self._attend(store, self))
         return tail
 
     def _deliver(self, entries: list[Entry]) -> None:
@@ -221,7 +244,11 @@ class Channel:
             members = [*self._members]
             for start in range(0, len(members), _STEP):
                 for member in members[start : start + _STEP]:
-                    member.advance()
+                    try:
+                        member.advance()
+                    except Exception:
+                        log.exception("a subscriber of %s failed, and is let go", self.name)
+                        member.finish()
                 yield
         self._fanning_out = False
 
@@ -229,6 +256,8 @@ class Channel:
         """The hub closes: let all readers go."""
         for member in [*self._members]:
             member.finish()
+        self._tail = None
+        self._fall_silent()
 
 
 def checked_data(data: Any, event: str | None, most: int = EVENT) -> str:

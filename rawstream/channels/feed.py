@@ -87,10 +87,10 @@ class Feed:
         return self
 
     async def __anext__(self) -> Any:
-        """No items come this way: see `pump`."""
+        """No items come this way: see `__pump__`."""
         raise StopAsyncIteration
 
-    def pump(self, sink: Sink) -> Feed:
+    def __pump__(self, sink: Sink) -> Feed:
         """Write to `sink` from now on. Returns what is to `run`."""
         self._sink = sink
         return self
@@ -226,8 +226,10 @@ class Feed:
 
     def _tell(self, gap: Gap) -> None:
         self._gap = None
-        self._out.write(self._view.made(gap.entry))
+        if not self.chunks:
+            self._sink.first_chunk()
         self.chunks += 1
+        self._out.write(self._view.made(gap.entry))
 
     def _park(self, seconds: float | None = None) -> asyncio.Future[None]:
         """To wait for what `advance` cannot do. Without `seconds`, `advance` is called from now on."""

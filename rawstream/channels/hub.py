@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -13,11 +14,12 @@ from weakref import WeakValueDictionary
 
 from rawstream.errors import LocalError, NotFound, StoreUnavailable
 from rawstream.pump import close
+from rawstream.turns import NO_WORK, Turns
 
 from .channel import EVENT, Behind, Channel
 from .log import ERROR, Retention, Store, checked_name
 from .memory import MemoryStore
-from .runs import LEASE, Owner, Run, attend
+from .runs import LEASE, TTL, Owner, Run, attend
 from .slices import Slices
 
 _FOR_EVER = 1e9  # seconds: the lease of a run that cannot outlive its store
@@ -31,7 +33,8 @@ class Hub:
         followed by how much is held of each channel, as in "memory:?entries=1000&age=3600": see `Retention`.
     event_size: bytes of an event's data, as JSON, beyond which it is refused.
 
-    It connects when it is first used, or by `async with`, which closes it too; after `close` it may be used again.
+    It connects when it is first used, or by `async with`, which closes it too; after `close` it may be used again, in
+    another event loop too. Open it around the server: `async with hub, serve(router):`.
     Raises LocalError for a URL that is none of these.
     """
 
@@ -45,6 +48,7 @@ class Hub:
         self.event_size = event_size
         self.slices = Slices()
         """In which all channels write to their subscribers."""
+        self._work = NO_WORK  # of all who catch up
         self.owners: dict[str, Owner] = {}
         """The runs at work in this process."""
 
@@ -64,6 +68,7 @@ class Hub:
 
     async def close(self) -> None:
         """End the runs of this process and all that reads here, and let go of the store."""
+        await asyncio.sleep(0)  # what was just begun can then be closed
         owners = [owner.task for owner in self.owners.values()]
         for owner in owners:
             owner.cancel()
@@ -75,6 +80,8 @@ class Hub:
             task.cancel()
         opening, self._open = self._open, None
         if opening is not None:
+            opening.cancel()  # it has nothing to wait for, if it is done
+            await asyncio.wait({opening})
             await self._store.close()
 
     # -- for everybody -----------------------------------------------------------------------------------------------
@@ -96,7 +103,7 @@ class Hub:
         return [name for name in await (await self.store()).names() if "/" not in name]
 
     async def run(
-        self, iterator: AsyncIterator[Any], id: str | None = None, *, ttl: float = 600.0, linger: float | None = None
+        self, iterator: AsyncIterator[Any], id: str | None = None, *, ttl: float = TTL, linger: float | None = None
     ) -> Run:
         """Let `iterator` (an async generator, say) fill a channel of its own, whoever reads it, and return the run.
 
@@ -121,7 +128,7 @@ class Hub:
             await close(iterator)
             return Run(self, channel, ttl)
         owner = self.owners[name] = Owner(self, store, channel, iterator, token, ttl, linger)
-        owner.task.add_done_callback(lambda task: self.owners.pop(name, None))
+        owner.task.add_done_callback(lambda task: self._forget(name, owner))
         return Run(self, channel, ttl)
 
     async def find(self, id: str) -> Run:
@@ -130,6 +137,10 @@ class Hub:
         if await (await self.store()).state(channel.log) is None:
             raise NotFound(f"there is no run {id}")
         return Run(self, channel)
+
+    def _forget(self, name: str, owner: Owner) -> None:
+        if self.owners.get(name) is owner:
+            del self.owners[name]
 
     # -- for channels and runs ---------------------------------------------------------------------------------------
 
@@ -140,6 +151,10 @@ class Hub:
         if not self._open.done():
             await asyncio.shield(self._open)
         return self._store
+
+    async def turn(self) -> None:
+        """Let others go on, if all who catch up have had a millisecond together in this turn of the loop."""
+        self._work = await Turns.of(asyncio.get_running_loop()).go_on(self._work)
 
     def unfollow(self, log: str) -> None:
         """Nobody reads this log here any more."""
@@ -157,7 +172,7 @@ class Hub:
         checked_name(name)
         channel = self._channels.get(f"run/{name}")
         if channel is None:
-            channel = self._channels[f"run/{name}"] = Channel(self, name, attend=attend)
+            channel = self._channels[f"run/{name}"] = Channel(self, name, attend=partial(attend, self.owners))
         return channel
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from rawstream.sse import Event
@@ -25,7 +25,7 @@ class Reader:
         self._lost = True
         self._over = False
 
-    async def events(self, after: After) -> AsyncIterator[Event]:
+    async def events(self, after: After) -> AsyncGenerator[Event, None]:
         """What comes after `after`, until the log ends."""
         channel, place = self._channel, after
         try:

@@ -13,7 +13,7 @@ import json
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from rawstream.answers import verdict
@@ -34,6 +34,9 @@ log = logging.getLogger("rawstream")
 LEASE = 15.0
 """Seconds after which a run whose owner says nothing counts as dead. Its owner says something three times as often."""
 
+TTL = 600.0
+"""Seconds for which a run can be read after its end, if nothing else is said."""
+
 _AGAIN = 0.5  # seconds, and up to as many more, after which a store that could not be reached is tried again
 _STUBBORN = 10.0  # seconds for which `stop` waits for a generator that was told to end
 STOPPED = json.dumps({"stopped": True})
@@ -43,7 +46,7 @@ _GONE = json.dumps({"status": 500, "error": "the process that ran it is gone"})
 class Run:
     """A run, as any process sees it; made by `hub.run` and `hub.find`."""
 
-    def __init__(self, hub: Hub, channel: Channel, ttl: float = 600.0) -> None:
+    def __init__(self, hub: Hub, channel: Channel, ttl: float = TTL) -> None:
         self._hub = hub
         self._ttl = ttl
         self.id = channel.name
@@ -53,7 +56,7 @@ class Run:
         """A response for a handler, as `Channel.subscribe`; who has seen nothing gets all of it."""
         return self.channel.subscribe(after, replay)
 
-    def read(self, after: object = "earliest") -> AsyncIterator[Event]:
+    def read(self, after: object = "earliest") -> AsyncGenerator[Event, None]:
         """Its events, as `Channel.read`, from the first on."""
         return self.channel.read(after)
 
@@ -110,45 +113,76 @@ class Owner:
         try:
             try:
                 self._tail = await self._channel.join(self, subscriber=False)
+                if await self._is_ended():  # before it was followed
+                    raise Disconnected("the run was ended")
                 self._channel.read_by = self.read_by
                 self.read_by(self._channel.subscribers)
-                pump = Pump(self._iterator, _encode, self, gather=1)
+                pump = Pump(self._iterator, self._encode, self, gather=1)
                 await pump.run()
                 self.write(pump.take())
                 await self.drain()
             finally:
                 await close(self._iterator)
-        except asyncio.CancelledError:
-            if not self._over:
-                await self._end(ERROR, {"status": 503, "error": "the server that ran it has closed"})
-                raise
-        except Disconnected:
-            assert self._over, "the store said that it has ended"
-        except Exception as error:
-            status, message = verdict(error)
-            log.error("run %s failed", self._channel.name, exc_info=error)
-            await self._end(ERROR, {"status": status, "error": message or phrase(status)})
+        except GeneratorExit:
+            raise  # the loop is gone
+        except BaseException as error:
+            await self._broke_off(error)
         else:
             await self._end(END, {})
         finally:
             keeper.cancel()
             self._disarm()
-            self._channel.read_by = None
+            if self._channel.read_by == self.read_by:
+                self._channel.read_by = None
             self._channel.leave(self)
 
-    async def _end(self, event: str, data: dict[str, Any]) -> None:
+    async def _broke_off(self, error: BaseException) -> None:
+        if self._over and isinstance(error, asyncio.CancelledError | Disconnected):
+            return  # somebody ended it
+        if isinstance(error, asyncio.CancelledError) and self._cancelled():
+            await self._end(ERROR, {"status": 503, "error": "the server that ran it has closed"}, patient=False)
+            raise error
+        status, message = verdict(error) if isinstance(error, Exception) else (500, "")
+        log.error("run %s failed", self._channel.name, exc_info=error)
+        await self._end(ERROR, {"status": status, "error": message or phrase(status)})
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
+
+    def _cancelled(self) -> bool:
+        """The task was cancelled; else the iterator raised CancelledError, which is as good as any other error."""
+        return self.task.cancelling() > 0
+
+    async def _end(self, event: str, data: dict[str, Any], patient: bool = True) -> None:
+        """Record the end, however long the store cannot be reached if `patient`."""
         self._over = True
-        try:
-            await self._store.end(self._log, event, json.dumps(data), token=self._token, ttl=self._ttl)
-        except StoreUnavailable as error:  # its readers learn it when the lease runs out
-            log.error("the end of run %s cannot be recorded: %s", self._channel.name, error)
+        while True:
+            try:
+                await self._store.end(self._log, event, json.dumps(data), token=self._token, ttl=self._ttl)
+                return
+            except StoreUnavailable as error:
+                if not patient:  # its readers learn it when the lease runs out
+                    log.error("the end of run %s cannot be recorded: %s", self._channel.name, error)
+                    return
+                await asyncio.sleep(_AGAIN * (1 + random.random()))
+
+    async def _is_ended(self) -> bool:
+        state = await self._store.state(self._log)
+        self._over = self._over or state is None or state.ended
+        return self._over
 
     async def _keep(self) -> None:
-        """Say again and again that this process is alive."""
+        """Say again and again that this process is alive; who hears that the run was ended stops."""
         while self._store.shared:
             await asyncio.sleep(LEASE / 3)
             with contextlib.suppress(StoreUnavailable):
-                await self._store.renew(self._log, self._token, LEASE)
+                state = await self._store.renew(self._log, self._token, LEASE)
+                if state is None or state.ended:
+                    self._stop()
+
+    def _stop(self) -> None:
+        if not self._over:
+            self._over = True
+            self.task.cancel()
 
     # -- the pump's sink ---------------------------------------------------------------------------------------------
 
@@ -188,15 +222,20 @@ class Owner:
     def advance(self) -> None:
         """Something was appended: perhaps its end, by who stopped it."""
         newest = self._tail.newest if self._tail else None
-        if newest is not None and newest.ends and not self._over:
-            self._over = True
-            self.task.cancel()
+        if newest is not None and newest.ends:
+            self._stop()
 
     def beat(self) -> None:
         """Nothing was appended for a while."""
 
     def doubt(self) -> None:
-        """The next append tells whether the log is there still."""
+        """The log may be gone, or its end have been missed."""
+        self._looking = self._hub.spawn(self._stop_if_ended())
+
+    async def _stop_if_ended(self) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            if not self._over and await self._is_ended():
+                self.task.cancel()
 
     def finish(self) -> None:
         """The hub closes, which cancels the task."""
@@ -220,30 +259,46 @@ class Owner:
 
     async def _stop_if_alone(self) -> None:
         """... here; other processes tell it of their readers in the store."""
-        with contextlib.suppress(StoreUnavailable):
+        try:
             state = await self._store.state(self._log)
             if self._store.shared and state is not None and state.read is not None and state.read < LEASE:
-                self.read_by(self._channel.subscribers)  # so look again
-            elif not self._channel.subscribers:
-                await self._store.end(self._log, END, STOPPED, ttl=self._ttl)
+                again = True
+            else:
+                again = bool(self._channel.subscribers) or not await self._store.end(
+                    self._log, END, STOPPED, token=self._token, ttl=self._ttl
+                )
+        except StoreUnavailable:
+            again = True
+        if again and not self._over:
+            self.read_by(self._channel.subscribers)
+
+    def _encode(self, item: Any) -> bytes:
+        """An item as the store takes it: the event's name, and the data as JSON, which has no line breaks."""
+        event = item if isinstance(item, Event) else Event(item)
+        if event.id is not None:
+            raise ItemError("Event", f"has the id {event.id!r}, but the events of a run get theirs from the log")
+        if event.data is None and isinstance(item, Event):
+            return b""
+        data = checked_data(event.data, event.event, self._hub.event_size)
+        return (event.event or "").encode() + b"\n" + data.encode()
 
 
-def _encode(item: Any) -> bytes:
-    """An item as the store takes it: the event's name, and the data as JSON, which has no line breaks."""
-    event = item if isinstance(item, Event) else Event(item)
-    if event.id is not None:
-        raise ItemError("Event", f"has the id {event.id!r}, but the events of a run get theirs from the log")
-    if event.data is None and isinstance(item, Event):
-        return b""
-    return (event.event or "").encode() + b"\n" + checked_data(event.data, event.event).encode()
+async def attend(owners: Mapping[str, Owner], store: Store, channel: Channel) -> None:
+    """While this process follows a run: say that it has readers, and end it for its owner, should that be dead.
 
-
-async def attend(store: Store, log_name: str, ttl: float = 600.0) -> None:
-    """While this process has readers of a run: say so, and end it for its owner, should that be dead."""
+    It counts as dead at the second look: who was cut off from the store together with us says so first.
+    """
+    overdue = False
     while True:
+        seconds = LEASE / 3
         with contextlib.suppress(StoreUnavailable):
-            await store.attend(log_name)
-            state = await store.state(log_name)
-            if state is not None and state.lease is not None and state.lease < 0:
-                await store.end(log_name, ERROR, _GONE, overdue=True, ttl=ttl)
-        await asyncio.sleep(LEASE / 3)
+            if channel.subscribers:
+                await store.attend(channel.log)
+            state = await store.state(channel.log)
+            lease = state.lease if state is not None else None
+            if overdue and lease is not None and lease < 0 and channel.name not in owners:
+                await store.end(channel.log, ERROR, _GONE, overdue=True, ttl=TTL)
+            overdue = lease is not None and lease < 0
+            if lease is not None:
+                seconds = min(seconds, max(lease, 0.0) + _AGAIN)
+        await asyncio.sleep(seconds)

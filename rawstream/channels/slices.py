@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+
+log = logging.getLogger("rawstream")
 
 SLICE = 0.002  # seconds: some 200 writes to sockets, and less than anybody notices
 
@@ -27,9 +30,12 @@ class Slices:
         clock, work = self._clock, self._work
         until = clock() + SLICE
         while work:
-            for _ in work[0]:
-                if clock() >= until:
-                    work.rotate(-1)
-                    asyncio.get_running_loop().call_soon(self._slice)
-                    return
+            try:
+                for _ in work[0]:
+                    if clock() >= until:
+                        work.rotate(-1)
+                        asyncio.get_running_loop().call_soon(self._slice)
+                        return
+            except Exception:
+                log.exception("work in slices failed; the others go on")
             work.popleft()

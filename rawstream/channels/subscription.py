@@ -36,7 +36,7 @@ class Subscription:
         Raises BadEventId (400), NotAcceptable (406), and NotFound for a run that is not there (any more).
         """
         form = negotiate(request.headers.get("accept"), _FORMATS)
-        after = self._after or position(_seen(request)) or self._replay or None
+        after = position(_seen(request)) or self._after or self._replay or None
         try:
             place = await self._channel.locate(after)
         except StoreUnavailable:  # the stream begins all the same: EventSource, if answered 503, would never come back

@@ -5,6 +5,7 @@ Readers that keep up are served from here, all with the same bytes. Who is farth
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,10 @@ Framing = Callable[[bytes], bytes]
 
 def as_event(entry: Entry) -> bytes:
     """A server-sent event: text as it is, any other data as JSON."""
-    data = json.loads(entry.data) if entry.data.startswith('"') else entry.data
+    data = entry.data
+    if data.startswith('"'):
+        with contextlib.suppress(ValueError):  # a store that is damaged
+            data = json.loads(data)
     return sse.encode(sse.Event(data, entry.event, str(entry.id)))
 
 
@@ -55,7 +59,7 @@ class View:
         self._form = form
         self._framing = framing
         self._made: dict[int, bytes] = {}  # entries, by their number
-        self._pieces: dict[int, Piece] = {}  # by the number that they come after; they reach to the end
+        self._pieces: dict[int, Piece] = {}  # by the number that they come after; they reach as far as a piece may
 
     def after(self, number: int) -> Piece | None:
         """What comes after this entry, or the first part of it; None at the end, or if the tail begins later."""
@@ -103,7 +107,7 @@ class Tail:
     """The newest entries of a log, from `last` on. `latest`: only the newest of all is worth reading."""
 
     def __init__(self, last: Id, latest: bool = False) -> None:
-        self._latest = latest
+        self.latest = latest
         self._entries: deque[Entry] = deque()
         self._views: dict[tuple[Callable[[Entry], bytes], Framing], View] = {}
         self._size = 0
@@ -125,7 +129,7 @@ class Tail:
             self._entries.append(entry)
             self._size += len(entry.data)
             self.last = entry.id
-        while len(self._entries) > 1 and (len(self._entries) > ENTRIES or self._size > BYTES):
+        while len(self._entries) > 1 and (self.latest or len(self._entries) > ENTRIES or self._size > BYTES):
             gone = self._entries.popleft()
             self._size -= len(gone.data)
             for view in self._views.values():
@@ -148,7 +152,7 @@ class Tail:
 
     def reaches(self, number: int) -> bool:
         """Whether all that comes after this entry is here, or will come here."""
-        if self._latest:
+        if self.latest:
             return bool(self._entries) or number == self.last.n
         return number >= self._first - 1
 
@@ -156,7 +160,7 @@ class Tail:
         """The entries after this one, about PIECE bytes of them; [] if there are none, or the tail begins later."""
         if number >= self.last.n or not self._entries:
             return []
-        if self._latest:
+        if self.latest:
             return [self._entries[-1]]
         start = number + 1 - self._first
         if start < 0:
