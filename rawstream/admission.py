@@ -23,22 +23,23 @@ class Admission:
         self._room = min(limits.connections, max(1, (_open_files() - _OWN_FILES) * 9 // 10))
         self._each = limits.connections_per_client or math.inf
         self._clients: Counter[str] = Counter()
-        self._places: dict[Hashable, str | None] = {}  # who is in, and from which address
+        self._places: dict[Hashable, str] = {}  # who is in, and from which address, if that counts
+        self._open = 0
 
     def enter(self, who: Hashable, client: tuple[str, int] | None) -> Reason | None:
         """A connection has come. Returns which limit it breaks, or None; `leave` is due in any case."""
-        address = None if client is None else client[0]
-        self._places[who] = address
-        if address is not None:
+        self._open += 1
+        if client is not None and self._each is not math.inf:
+            address = self._places[who] = client[0]
             self._clients[address] += 1
             if self._clients[address] > self._each:
                 return "connections_per_client"
-        return "connections" if len(self._places) > self._room else None
+        return "connections" if self._open > self._room else None
 
     def leave(self, who: Hashable) -> None:
         """A connection that entered is gone."""
-        address = self._places.pop(who)
-        if address is not None:
+        self._open -= 1
+        if (address := self._places.pop(who, None)) is not None:
             self._clients[address] -= 1
             if not self._clients[address]:
                 del self._clients[address]
@@ -46,7 +47,7 @@ class Admission:
     @property
     def overrun(self) -> bool:
         """There are too many even to be told that there is no room."""
-        return len(self._places) > self._room + self._room // 10 + 16
+        return self._open > self._room + self._room // 10 + 16
 
 
 def _open_files() -> int:
