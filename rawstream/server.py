@@ -145,14 +145,12 @@ class Server:
             self._leave(transport)
 
     def _connected(self, transport: Transport) -> None:
-        if transport in self._arriving:
-            reason = self._arriving.pop(transport)
-        else:
-            reason = self._enter(transport, transport.client)
-        connection = Connection(transport, self._service)
-        task = self._loop.create_task(
-            connection.run() if reason is None else connection.turn_away(reason), name="connection"
+        reason = (
+            self._arriving.pop(transport) if transport in self._arriving else self._enter(transport, transport.client)
         )
+        connection = Connection(transport, self._service)
+        life = connection.run() if reason is None else connection.turn_away(reason)
+        task = self._loop.create_task(life, name="connection")
         self._connections[transport], connection.task = connection, task
         self._tasks.add(task)
         self._all_gone.clear()

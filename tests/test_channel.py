@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support import Clock, in_background, settle, until
+from support import Clock, Failures, in_background, settle, until
 from unsteady import Staged, Unsteady, away, hub_of
 
-from rawstream import Hub
+from rawstream import Event, Hub
 from rawstream.channels import Channel
 from rawstream.channels.channel import EVENT, HEARTBEAT, TTL
 from rawstream.channels.cursor import EARLIEST, PAGE
@@ -106,6 +106,13 @@ async def test_what_json_cannot_hold_is_refused(store: Staged, news: Channel, da
 async def test_a_name_that_cannot_be_is_refused(store: Staged, news: Channel, event: Any) -> None:
     with pytest.raises(EventError):
         await news.publish(1, event)
+    assert await held(store) == []
+
+
+async def test_an_event_is_not_published_as_one(store: Staged, news: Channel) -> None:
+    """It may have an id, and the log gives its own."""
+    with pytest.raises(ItemError):
+        await news.publish(Event("x", None, "5-7"))
     assert await held(store) == []
 
 
@@ -328,6 +335,19 @@ async def test_all_members_are_let_go_when_the_hub_closes(store: Staged) -> None
 # -- fan-out in slices -----------------------------------------------------------------------------------------------
 
 
+async def test_a_member_that_fails_is_let_go_and_the_others_are_told(failures: Failures, news: Channel) -> None:
+    heard: list[str] = []
+    listeners = [await Listener(name, heard).join(news) for name in "abc"]
+    listeners[1].tail = None
+    await news.publish(1)
+    assert heard == ["a1", "bfinish", "c1"]
+    (record,) = failures.records
+    assert "news" in record.getMessage()
+    failures.records.clear()
+    for listener in listeners:
+        news.leave(listener)
+
+
 class Slow(Listener):
     """A member to whom a write takes as long as a slice, by the hub's clock."""
 
@@ -483,8 +503,8 @@ async def test_of_the_latest_who_has_seen_the_newest_gets_what_comes(hub: Hub) -
 async def test_what_a_run_needs_is_done_while_it_has_readers(hub: Hub) -> None:
     attended: list[str] = []
 
-    async def attend(store: Store, name: str) -> None:
-        attended.append(name)
+    async def attend(store: Store, channel: Channel) -> None:
+        attended.append(channel.log)
         try:
             await asyncio.Event().wait()
         finally:
@@ -504,7 +524,7 @@ async def test_what_a_run_needs_is_done_while_it_has_readers(hub: Hub) -> None:
 
 
 async def test_a_run_that_is_not_there_is_not_found(hub: Hub) -> None:
-    async def attend(store: Store, name: str) -> None: ...
+    async def attend(store: Store, channel: Channel) -> None: ...
 
     with pytest.raises(NotFound):
         await Channel(hub, "job", attend=attend).locate(None)

@@ -312,6 +312,19 @@ async def test_of_the_latest_a_new_subscriber_gets_the_newest_at_once(served: Se
     assert await reader.data(1) == [5]
 
 
+async def test_what_becomes_of_who_is_behind_may_be_chosen_while_it_is_read(
+    served: Served, hub: Hub, news: Channel
+) -> None:
+    reader = await stopped(served, news)
+    ids = await fill(news)
+    hub.channel("news", behind="latest")
+    ids += [await news.publish(n) for n in range(100)]
+    told = []
+    while not told or told[-1].id != ids[-1]:
+        told += await reader.take(1)
+    assert len(told) <= len(ids) - 99
+
+
 # -- the end ---------------------------------------------------------------------------------------------------------
 
 
@@ -704,7 +717,7 @@ async def crowd(hub: Hub, channel: Channel) -> tuple[list[Pipe], list[asyncio.Ta
     """Subscribers to whom a write takes a slice each, and what they do."""
     hub.slices = Slices(lambda: Pipe.now)
     pipes = [Pipe(5000) for _ in range(40)]
-    tasks = [in_background(Feed(channel, True, None).pump(pipe).run()) for pipe in pipes]
+    tasks = [in_background(Feed(channel, True, None).__pump__(pipe).run()) for pipe in pipes]
     await ready(channel, 40)
     return pipes, tasks
 
@@ -763,7 +776,7 @@ async def test_far_away_and_unsteady_nothing_is_lost_without_a_word(seed: int, m
             pipe = Pipe(dice.choice([1, 50, 5000]))
             place: After = "earliest" if dice.random() < 0.5 else None
             feed = Feed(news, True, place)
-            task = in_background(feed.pump(pipe).run())
+            task = in_background(feed.__pump__(pipe).run())
             while not task.done():
                 for _ in range(dice.choice([0, 1, 20])):
                     await asyncio.sleep(0)

@@ -787,9 +787,10 @@ class Away(MemoryStore):
 
 
 @pytest.fixture
-def store(hub: Hub) -> Away:
+async def store(hub: Hub) -> Away:
     """The hub's."""
     store = hub._store = Away()
+    await store.open()
     return store
 
 
@@ -798,11 +799,11 @@ async def test_while_the_store_is_away_publishing_is_refused_and_subscribers_sta
 ) -> None:
     api = await make()
     peer = await api.read("/channels/news")
-    await until(lambda: bool(hub.channel("news").live))
+    await until(lambda: hub.channel("news").subscribers == 1)
     job = (await api.post("/jobs", "endless")).headers["location"]
     store.away = True
     for method, target in [
-        ("POST", "/channels/news"), ("GET", "/channels/news/info"), ("POST", "/jobs"), ("GET", job), ("DELETE", job),
+        ("POST", "/channels/news"), ("GET", "/channels/news/info"), ("POST", "/jobs"), ("DELETE", job),
     ]:  # fmt: skip
         answer = await api.ask(method, target, body=b"x" if method == "POST" else b"")
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")

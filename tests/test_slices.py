@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from support import settle
+from support import Failures, settle
 
 from rawstream.channels.slices import SLICE, Slices
 
@@ -91,6 +91,22 @@ async def test_a_work_that_ends_within_a_slice_leaves_the_rest_to_the_next(work:
     assert work.done == ["a1", "a2"]
     await asyncio.sleep(0)
     assert work.done == ["a1", "a2", "b1", "c1", "c2"]
+
+
+async def test_work_that_fails_is_logged_and_the_others_go_on(failures: Failures, work: Work) -> None:
+    def failing() -> Iterator[None]:
+        yield
+        raise ZeroDivisionError
+
+    work.slices.add(work.steps("a1", "a2", seconds=SLICE))
+    work.slices.add(failing())
+    work.slices.add(work.steps("b", seconds=SLICE / 4))
+    await settle()
+    assert work.done == ["a1", "a2", "b"]
+    (record,) = failures.records
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+    failures.records.clear()
 
 
 async def test_work_without_steps_is_no_work(work: Work) -> None:

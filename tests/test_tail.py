@@ -49,8 +49,9 @@ def numbers(found: list[Entry]) -> list[int]:
         ("[]", None, b"data: []\nid: 1007-7\n\n"),
         ("null", None, b"data: null\nid: 1007-7\n\n"),
         ("12", "", b"event: \ndata: 12\nid: 1007-7\n\n"),
+        ('"half', None, b'data: "half\nid: 1007-7\n\n'),
     ],
-    ids=["text", "lines", "chinese", "empty", "quote", "object", "array", "null", "no name"],
+    ids=["text", "lines", "chinese", "empty", "quote", "object", "array", "null", "no name", "damaged"],
 )
 def test_an_event_has_text_as_it_is_and_other_data_as_json(data: str, event: str | None, sent: bytes) -> None:
     assert as_event(entry(7, data, event)) == sent
@@ -172,6 +173,13 @@ def test_after_any_place_comes_the_latest_alone() -> None:
     assert tail.reaches(-1)
     assert numbers(tail.after(-1)) == numbers(tail.after(0)) == numbers(tail.after(5)) == [6]
     assert tail.after(6) == []
+
+
+def test_a_tail_of_the_latest_holds_no_other() -> None:
+    tail = tail_of(*entries(1, 50), latest=True)
+    tail.latest = False
+    assert numbers(tail.after(49)) == [50]
+    assert not tail.reaches(48)
 
 
 def test_a_tail_of_the_latest_that_has_seen_nothing_reaches_who_has_seen_the_last() -> None:

@@ -205,5 +205,5 @@ def _store(url: str) -> Store:
         from .sqlite import SqliteStore
 
         return SqliteStore(parts.path[1:], retention)
-    shown = f"{parts.scheme}:..."  # not all of it: there may be a password inside
+    shown = f"{parts.scheme}:..." if "@" in url else url  # there may be a password inside
     raise LocalError(f'a store is "memory:", "sqlite:///file" or "redis://host:port/db", not {shown!r}')
