@@ -42,6 +42,9 @@ bench: $(VENV)/.installed-bench ## run the benchmarks (ARGS="latency --quick")
 ifeq ($(strip $(ARGS)),)
 	$(python) -m benchmarks latency
 	$(python) -m benchmarks flush
+	$(python) -m benchmarks fanout
+	$(python) -m benchmarks idle
+	$(python) -m benchmarks slow
 else
 	$(python) -m benchmarks $(ARGS)
 endif

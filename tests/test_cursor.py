@@ -327,10 +327,15 @@ async def test_back_in_a_log_that_holds_nothing_is_what_comes_next(log: Log) -> 
 # -- anything --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", range(20))
 async def test_what_is_read_and_what_is_missing_add_up(seed: int) -> None:
     """However a log has grown and was trimmed, whoever has seen one of its entries gets each after it, or the count."""
     dice = random.Random(seed)
+    for _ in range(5):
+        await some_log_adds_up(dice)
+
+
+async def some_log_adds_up(dice: random.Random) -> None:
     clock = WallClock()
     store = MemoryStore(Retention(entries=dice.randrange(1, 20)), now=clock)
     await store.open()
