@@ -15,7 +15,7 @@ from unsteady import Staged, Unsteady, away, hub_of
 from rawstream import Event, Hub
 from rawstream.channels import Channel
 from rawstream.channels.channel import EVENT, HEARTBEAT, TTL
-from rawstream.channels.cursor import EARLIEST, PAGE
+from rawstream.channels.cursor import PAGE
 from rawstream.channels.log import START, Entry, Id, Store
 from rawstream.channels.slices import SLICE, Slices
 from rawstream.channels.tail import Tail
@@ -474,11 +474,11 @@ async def test_a_reader_that_has_seen_nothing_may_be_given_some(news: Channel) -
     ids = [Id.parse(await news.publish(n)) for n in range(5)]
     assert (await news.locate(None)).id == ids[-1]
     assert (await news.locate(2)).id == ids[2]
-    assert (await news.locate(EARLIEST)).id.n == 0
+    assert (await news.locate("earliest")).id.n == 0
     assert (await news.locate(ids[1])).id == ids[1]
 
 
-@pytest.mark.parametrize("after", [None, EARLIEST, Id(1, 1), Id(5, 99)])
+@pytest.mark.parametrize("after", [None, "earliest", Id(1, 1), Id(5, 99)])
 async def test_of_the_latest_everybody_gets_the_newest(hub: Hub, after: Any) -> None:
     price = hub.channel("price", behind="latest")
     for n in range(5):

@@ -10,7 +10,7 @@ import pytest
 from stores import WallClock, appended, state
 from unsteady import Staged, away
 
-from rawstream.channels.cursor import EARLIEST, Gap, Place, _back, locate, position
+from rawstream.channels.cursor import EARLIEST, After, Gap, Place, _back, locate, position
 from rawstream.channels.log import END, START, Entry, Id, Retention, State
 from rawstream.channels.memory import MemoryStore
 from rawstream.errors import BadEventId, LocalError, StoreUnavailable
@@ -41,7 +41,7 @@ class Log:
         self.clock.now += 0.01
         assert await self.store.end("x", END, "{}", ttl=60)
 
-    async def locate(self, after: Id | str | None) -> Place:
+    async def locate(self, after: After | str) -> Place:
         return await locate(self.store, "x", after, await self.store.state("x"))  # type: ignore[arg-type]
 
 

@@ -243,7 +243,7 @@ class TestBounded:
         reader = await stopped(served, news)
         ids = await fill(news)
         ids += [await news.publish(n) for n in range(2 * ENTRIES)]
-        told = []
+        told: list[Told] = []
         while not told or told[-1].id != ids[-1]:
             told += await reader.take(1)
         (gap,) = [each for each in told if each.event == "stream-gap"]
@@ -289,7 +289,7 @@ async def test_of_the_latest_who_is_behind_skips_to_the_newest(served: Served, h
     reader = await stopped(served, news)
     ids = await fill(news)
     ids += [await news.publish(n) for n in range(100)]
-    told = []
+    told: list[Told] = []
     while not told or told[-1].id != ids[-1]:
         told += await reader.take(1)
     assert len(told) <= len(ids) - 99
@@ -319,7 +319,7 @@ async def test_what_becomes_of_who_is_behind_may_be_chosen_while_it_is_read(
     ids = await fill(news)
     hub.channel("news", behind="latest")
     ids += [await news.publish(n) for n in range(100)]
-    told = []
+    told: list[Told] = []
     while not told or told[-1].id != ids[-1]:
         told += await reader.take(1)
     assert len(told) <= len(ids) - 99

@@ -279,6 +279,7 @@ def test_a_hub_serves_one_loop_after_the_other(
             await until(lambda: news.subscribers == 4)
             while not all(reader.done() for reader in readers):
                 await news.publish("x")
+                await asyncio.sleep(0)
             assert {(await each).data for each in readers} == {"x"}
             assert await told(await hub.run(counting(1))) == [(None, 1), ("stream-end", {})]
             await asyncio.gather(*(news.publish(n) for n in range(50)))

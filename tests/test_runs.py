@@ -783,14 +783,31 @@ async def test_a_run_goes_on_when_its_redis_is_back(orderly: None) -> None:
             assert await reader == [*((None, n) for n in range(100)), END]
 
 
-async def test_an_end_that_cannot_be_recorded_is_logged(failures: Failures) -> None:
-    class Endless(MemoryStore):
-        async def end(self, *arguments: Any, **named: Any) -> bool:
-            raise StoreUnavailable
+class Endless(MemoryStore):
+    """Its first ends cannot be recorded."""
 
-    async with hub_of(Endless()) as hub:
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self._left = failures
+
+    async def end(self, *arguments: Any, **named: Any) -> bool:
+        self._left -= 1
+        if self._left >= 0:
+            raise StoreUnavailable
+        return await super().end(*arguments, **named)
+
+
+async def test_an_end_is_recorded_when_the_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_AGAIN", 0.0)
+    async with hub_of(Endless(3)) as hub:
         run = await hub.run(counting(1), "job")
         await run.wait_closed()
+        assert await told(run) == [(None, 1), END]
+
+
+async def test_a_hub_that_closes_does_not_wait_for_a_store_that_is_away(failures: Failures) -> None:
+    async with hub_of(Endless(1)) as hub:
+        await reached(await hub.run(Work(1).run(), "job"), 1)
     assert failures.records.pop().getMessage().startswith("the end of run job cannot be recorded: ")
 
 
