@@ -26,6 +26,7 @@ from typing import Any
 
 from . import Hub, __version__, observe, serve, sockets
 from .access import is_loopback
+from .channels.hub import close_all
 from .ending import wind_up
 from .errors import RawstreamError, StoreUnavailable
 from .messages import Handler
@@ -240,16 +241,14 @@ async def _keep_workers(options: argparse.Namespace, arguments: Sequence[str], l
 
 @contextlib.asynccontextmanager
 async def _opened(hub: Hub | None) -> AsyncIterator[None]:
-    """The demo's channels, until the server is closed: its last requests may need them."""
-    if hub is None:
-        yield
-        return
+    """The demo's channels. In the end all hubs are closed, a handler's own too: after the server's last request."""
     logger = logging.getLogger("rawstream")
-    logger.disabled = True  # one line will do, and it is told below
+    logger.disabled = hub is not None  # one line will do, and it is told below
     try:
-        await hub.store()
+        if hub is not None:
+            await hub.store()
     except StoreUnavailable as exc:
-        where = re.sub("//.*@", "//", hub.url).partition("?")[0]  # without a password
+        where = re.sub("//.*@", "//", hub.url).partition("?")[0] if hub else ""  # without a password
         why = f" ({exc.__cause__.args[-1]})" if exc.__cause__ and exc.__cause__.args else ""
         raise Failed(f"{exc}: {where}{why}") from exc
     finally:
@@ -257,7 +256,7 @@ async def _opened(hub: Hub | None) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await hub.close()
+        await close_all()
 
 
 @contextlib.asynccontextmanager

@@ -86,7 +86,7 @@ LAYERS: dict[str, set[str]] = {
     "options": {"__init__", "access", "channels.http", "config", "errors"},
     "ending": set(),
     "cli": {
-        "__init__", "access", "demo", "ending", "errors", "messages", "observe", "options", "sockets", "workers",
+        "__init__", "access", "channels.hub", "demo", "ending", "errors", "messages", "observe", "options", "sockets", "workers",
     },
     "__main__": {"cli"},
 }  # fmt: skip

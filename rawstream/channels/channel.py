@@ -108,6 +108,8 @@ class Channel:
         id = await store.append(self.log, text, event, key=key)
         if self._fanning_out:
             await asyncio.sleep(0)  # who publishes in a loop shall not keep the readers waiting
+        else:
+            await self._hub.turn()  # nor all others
         return str(id)
 
     def subscribe(self, after: object = None, replay: Literal["earliest"] | int | None = None) -> Subscription:

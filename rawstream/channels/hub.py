@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from rawstream.errors import LocalError, NotFound, StoreUnavailable
 from rawstream.pump import close
@@ -23,6 +23,9 @@ from .runs import LEASE, TTL, Owner, Run, attend
 from .slices import Slices
 
 _FOR_EVER = 1e9  # seconds: the lease of a run that cannot outlive its store
+
+
+_open: WeakSet[Hub] = WeakSet()
 
 
 class Hub:
@@ -78,6 +81,7 @@ class Hub:
             channel.finish()
         for task in list(self._tasks):
             task.cancel()
+        _open.discard(self)
         opening, self._open = self._open, None
         if opening is not None:
             opening.cancel()  # it has nothing to wait for, if it is done
@@ -150,6 +154,7 @@ class Hub:
             self._open = asyncio.create_task(self._store.open())
         if not self._open.done():
             await asyncio.shield(self._open)
+            _open.add(self)
         return self._store
 
     async def turn(self) -> None:
@@ -183,9 +188,14 @@ async def _undo(store: Store, log: str, token: str) -> None:
             await store.remove(log)
 
 
-def _store(url: str) -> Store:
+def _store(url: object) -> Store:
     """The store that a URL names."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+    except ValueError:
+        parts = None
+    if not isinstance(url, str) or parts is None or parts.fragment:
+        raise _no_store(url)
     ours = {"entries": int, "bytes": int, "age": float, "logs": int}
     given = parse_qsl(parts.query, keep_blank_values=True)
     try:
@@ -201,9 +211,19 @@ def _store(url: str) -> Store:
         return RedisStore(urlunsplit(parts._replace(query=rest)), retention)
     if not rest and parts.scheme == "memory" and not parts.netloc + parts.path:
         return MemoryStore(retention)
-    if not rest and parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
+    if not rest and url.lower().startswith("sqlite:///") and len(parts.path) > 1:
         from .sqlite import SqliteStore
 
         return SqliteStore(parts.path[1:], retention)
-    shown = f"{parts.scheme}:..." if "@" in url else url  # there may be a password inside
-    raise LocalError(f'a store is "memory:", "sqlite:///file" or "redis://host:port/db", not {shown!r}')
+    raise _no_store(url)
+
+
+def _no_store(url: object) -> LocalError:
+    shown = "this URL" if "@" in str(url) else repr(url)  # there may be a password inside
+    return LocalError(f'a store is "memory:", "sqlite:///file" or "redis://host:port/db", not {shown}')
+
+
+async def close_all() -> None:
+    """Close all hubs that are open in this loop: for a program that cannot know them."""
+    for hub in [*_open]:
+        await hub.close()

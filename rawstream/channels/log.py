@@ -7,6 +7,7 @@ a channel or a run too: so who comes late is told the same as who was there.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class Retention:
     def __post_init__(self) -> None:
         for name, kinds in (("entries", (int,)), ("bytes", (int,)), ("age", (int, float)), ("logs", (int,))):
             value = getattr(self, name)
-            if (value is None and name == "age") or (type(value) in kinds and value > 0):
+            if (value is None and name == "age") or (type(value) in kinds and 0 < value < math.inf):
                 continue
             raise LocalError(f"a store's {name} is a positive {'' if name == 'age' else 'whole '}number, not {value!r}")
 

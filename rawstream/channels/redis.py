@@ -4,8 +4,7 @@ What is one step is one script. Of a log Redis holds `<prefix>log:<name>`, its s
 else there is to know; `<prefix>names` lists the logs by the time at which they expire. `<prefix>key:<name>/<key>`, the
 key of an append, says of which log of that name it was, and its id.
 
-One task, with one connection, follows all logs: by one XREAD, which blocks, and which CLIENT UNBLOCK wakes for a name
-that is added. (A user of Redis has to be allowed that.)
+One task, with one connection, follows all logs: by one XREAD that blocks; CLIENT UNBLOCK wakes it for a new name.
 """
 
 from __future__ import annotations
@@ -132,13 +131,14 @@ class RedisStore:
         self._commands = Commands(url)
         self._retention, self._now, self._prefix = retention or Retention(), now, prefix
         self._followed: dict[str, _Followed] = {}
-        self._some = asyncio.Event()  # is followed
+        self._some = asyncio.Event()  # is followed; made anew for each loop
         self._added = self._seen = 0  # names that were followed; those of them with which the follower reads
         self._active = 1  # logs that had something when it last read
         self._blocked: int | None = None  # its connection, as Redis numbers it
         self._follower: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
+        self._some = asyncio.Event()
         await self._commands.open()
         self._follower = asyncio.create_task(self._follow_all(), name="rawstream-redis")
 

@@ -50,7 +50,8 @@ class Commands:
         self._told: dict[str, float] = {}
 
     async def open(self) -> None:
-        """Be ready for commands."""
+        """Be ready for commands, in this loop."""
+        self._places = asyncio.Semaphore(_CONNECTIONS)
         self._open = True
         await self.ask("PING")
 

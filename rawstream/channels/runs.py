@@ -112,9 +112,7 @@ class Owner:
         keeper = asyncio.create_task(self._keep(), name=f"rawstream: lease of run {self._channel.name}")
         try:
             try:
-                self._tail = await self._channel.join(self, subscriber=False)
-                if await self._is_ended():  # before it was followed
-                    raise Disconnected("the run was ended")
+                await self._follow()
                 self._channel.read_by = self.read_by
                 self.read_by(self._channel.subscribers)
                 pump = Pump(self._iterator, self._encode, self, gather=1)
@@ -135,6 +133,17 @@ class Owner:
             if self._channel.read_by == self.read_by:
                 self._channel.read_by = None
             self._channel.leave(self)
+
+    async def _follow(self) -> None:
+        """Follow the log, however long the store cannot be reached. Raises Disconnected if the run has ended."""
+        while self._tail is None:
+            try:
+                self._tail = await self._channel.join(self, subscriber=False)
+                if await self._is_ended():
+                    raise Disconnected("the run was ended")
+            except StoreUnavailable:
+                self._tail = None
+                await asyncio.sleep(_AGAIN * (1 + random.random()))
 
     async def _broke_off(self, error: BaseException) -> None:
         if self._over and isinstance(error, asyncio.CancelledError | Disconnected):
