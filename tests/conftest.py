@@ -13,6 +13,7 @@ import uvloop
 from redis_server import redis_running, redis_server  # noqa: F401  # fixtures
 from shadow import shadowed
 from support import ByHandLoop, Clock, Failures, Serving, absent, settle, watchdog
+from unsteady import hub, news, store  # noqa: F401  # fixtures
 
 
 def pytest_asyncio_loop_factories(

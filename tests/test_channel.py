@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -48,22 +47,6 @@ class Listener:
 
     def finish(self) -> None:
         self.heard.append(f"{self.name}finish")
-
-
-@pytest.fixture
-async def store() -> Staged:
-    return Staged()
-
-
-@pytest.fixture
-async def hub(store: Staged) -> AsyncIterator[Hub]:
-    async with hub_of(store) as hub:
-        yield hub
-
-
-@pytest.fixture
-async def news(hub: Hub) -> Channel:
-    return hub.channel("news")
 
 
 async def held(store: Store, name: str = "news") -> list[Entry]:

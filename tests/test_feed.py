@@ -44,22 +44,6 @@ MANY = 300
 
 
 @pytest.fixture
-async def store() -> Staged:
-    return Staged()
-
-
-@pytest.fixture
-async def hub(store: Staged) -> AsyncIterator[Hub]:
-    async with hub_of(store) as hub:
-        yield hub
-
-
-@pytest.fixture
-async def news(hub: Hub) -> Channel:
-    return hub.channel("news")
-
-
-@pytest.fixture
 async def served(serving: Serving, news: Channel) -> Served:
     """A server of which each client gets `news.subscribe()`."""
     return await serving(news.subscribe())

@@ -35,7 +35,8 @@ LAYERS: dict[str, set[str]] = {
     "turns": set(),
     "transport": {"config", "deadlines", "errors", "inbox", "sockets", "turns", "watch"},
     "exchange": {
-        "deadlines", "encoding", "errors", "fields", "formats", "inbox", "messages", "observe", "pump", "transport", "wire",
+        "deadlines", "encoding", "errors", "fields", "formats", "inbox", "messages", "observe", "pump", "transport",
+        "wire",
     },
     "patience": {"config", "deadlines", "errors", "messages", "pump", "transport"},
     "service": {"access", "config", "deadlines", "errors", "messages", "observe"},
@@ -86,13 +87,15 @@ LAYERS: dict[str, set[str]] = {
     "options": {"__init__", "access", "channels.http", "config", "errors"},
     "ending": set(),
     "cli": {
-        "__init__", "access", "channels.hub", "demo", "ending", "errors", "messages", "observe", "options", "sockets", "workers",
+        "__init__", "access", "channels.hub", "demo", "ending", "errors", "messages", "observe", "options", "sockets",
+        "workers",
     },
     "__main__": {"cli"},
 }  # fmt: skip
 
 SANS_IO = [
-    "errors", "config", "sse", "fields", "messages", "access", "inbox", "strict", "wire", "formats", "pump", "encoding", "answers",
+    "errors", "config", "sse", "fields", "messages", "access", "inbox", "strict", "wire", "formats", "pump",
+    "encoding", "answers",
 ]  # fmt: skip
 THIRD_PARTY = {
     "channels.redis": {"redis"},

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from subscribers import NDJSON, SSE, Subscriber, Told, ready
 from support import Served, Serving, chunk, get, request, settle, until
-from unsteady import Staged, away, hub_of
+from unsteady import Staged, away
 
 from rawstream import Hub, Request
 from rawstream.channels import Channel
@@ -22,22 +22,6 @@ HEAD = (
     b"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\nVary: Accept\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
-
-
-@pytest.fixture
-async def store() -> Staged:
-    return Staged()
-
-
-@pytest.fixture
-async def hub(store: Staged) -> AsyncIterator[Hub]:
-    async with hub_of(store) as hub:
-        yield hub
-
-
-@pytest.fixture
-async def news(hub: Hub) -> Channel:
-    return hub.channel("news")
 
 
 @pytest.fixture

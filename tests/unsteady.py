@@ -7,10 +7,12 @@ import inspect
 import itertools
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from rawstream.channels import Hub
+import pytest
+
+from rawstream.channels import Channel, Hub
 from rawstream.channels.log import Deliver, Entry, Id, Retention, State, Store
 from rawstream.channels.memory import MemoryStore
 from rawstream.errors import StoreUnavailable
@@ -148,3 +150,22 @@ class Unsteady(MemoryStore):
     def unfollow(self, name: str) -> None:
         self._late.pop(name, None)
         super().unfollow(name)
+
+
+@pytest.fixture
+async def store() -> Staged:
+    """That of `hub`."""
+    return Staged()
+
+
+@pytest.fixture
+async def hub(store: Staged) -> AsyncIterator[Hub]:
+    """One whose store the test decides about."""
+    async with hub_of(store) as hub:
+        yield hub
+
+
+@pytest.fixture
+async def news(hub: Hub) -> Channel:
+    """A channel of it."""
+    return hub.channel("news")
