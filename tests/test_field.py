@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import zlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from subscribers import Subscriber, ready
 from support import (
     LAST_CHUNK,
     NDJSON_HEAD,
@@ -29,7 +32,7 @@ from support import (
     until,
 )
 
-from rawstream import Event, Request, Response, Stream, Timeouts
+from rawstream import Event, Hub, Request, Response, Stream, Timeouts
 
 SSE = "text/event-stream"
 BEAT = chunk(b":\n\n")
@@ -517,3 +520,90 @@ async def test_a_stream_can_send_comments_of_its_own(serving: Serving) -> None:
     peer = await (await serving(handler)).ask(get(accept=SSE))
     assert await peer.head() == SSE_HEAD
     await peer.expect(chunk(b": still thinking\n\n"))
+
+
+# -- channels and runs -------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_published_between_replay_and_live_is_not_lost(serving: Serving) -> None:
+    """events lost between replay and live; an unknown id never catches up."""
+    async with Hub() as hub:
+        news = hub.channel("news")
+        first = await news.publish(0)
+        served = await serving(lambda request: news.subscribe()(request))
+        for number in range(1, 300):  # more than a page, and on while it is read
+            await news.publish(number)
+        reader = await Subscriber.of(served, "/", f"Last-Event-ID: {first}", f"Accept: {SSE}")
+        for number in range(300, 320):
+            await news.publish(number)
+        assert await reader.data(319) == [*range(1, 320)]
+
+
+async def test_an_unknown_id_is_told_and_catches_up(serving: Serving) -> None:
+    """events lost between replay and live; an unknown id never catches up."""
+    async with Hub() as hub:
+        news = hub.channel("news")
+        await news.publish(0)
+        served = await serving(lambda request: news.subscribe()(request))
+        reader = await Subscriber.of(served, "/", "Last-Event-ID: 1700000000000-4711", f"Accept: {SSE}")
+        assert reader.headers["stream-gap"] == "unknown"
+        gap, old = await reader.take(2)
+        assert (gap.event, gap.data["missing"], old.data) == ("stream-gap", None, 0)
+
+
+async def test_a_run_can_be_resumed_and_stopped_and_its_end_is_never_lost(serving: Serving) -> None:
+    """resume and stop exclude each other; a lost end hangs the reader; 91 MB replayed in one message."""
+    closed = asyncio.Event()
+
+    async def answer() -> AsyncIterator[int]:
+        try:
+            for number in itertools.count():
+                yield number
+                await asyncio.sleep(0)
+        finally:
+            closed.set()
+
+    async with Hub() as hub:
+        run = await hub.run(answer())
+        served = await serving(lambda request: run.subscribe()(request))
+        first = await Subscriber.of(served, "/", f"Accept: {SSE}")
+        told = await first.take(3)
+        first.peer.reset()
+        again = await Subscriber.of(served, "/", f"Accept: {SSE}", f"Last-Event-ID: {told[-1].id}")
+        assert await again.data(2) == [3, 4]
+        await run.stop()
+        assert closed.is_set()
+        *_, end = await again.until_end()
+        assert (end.event, end.data, again.ended) == ("stream-end", {"stopped": True}, True)
+        late = await Subscriber.of(served, "/", f"Accept: {SSE}", f"Last-Event-ID: {end.id}")
+        assert late.status == 204
+
+
+async def test_a_generation_is_in_the_store_and_not_in_its_producer(tmp_path: Path) -> None:
+    """the buffer lives only in the producer's memory."""
+
+    async def answer() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    url = f"sqlite:///{tmp_path}/runs.db"
+    async with Hub(url) as hub:
+        run = await hub.run(answer(), id="a")
+        await run.wait_closed()
+    async with Hub(url) as another:
+        assert [event.data async for event in (await another.find("a")).read()] == [1, 2, {}]
+
+
+async def test_subscribers_of_a_server_that_closes_are_let_go_at_once(serving: Serving) -> None:
+    """a reload leaves frozen subscribers. A new process had the channel, and they heard nothing of it."""
+    async with Hub() as hub:
+        news = hub.channel("news")
+        served = await serving(lambda request: news.subscribe()(request), timeouts=Timeouts(grace=60))
+        readers = [await Subscriber.of(served, "/", f"Accept: {SSE}") for _ in range(3)]
+        await ready(news, 3)
+        await served.server.close()
+        for reader in readers:
+            (told,) = await reader.until_end()
+            assert told.event == "stream-closing"
+            assert reader.retry is not None
+            assert reader.ended
