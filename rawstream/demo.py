@@ -10,7 +10,8 @@ POST /jobs      a long job, which works on by itself; GET /jobs/{id} follows it,
 GET /healthz    "ok", or 503 "closing" while the server closes
 GET /metrics    counts for Prometheus, where the extra `metrics` is installed
 
-A page opened from disk has the origin "null"; to work for it, the server is told `allowed_origins=["null"]`.
+A page opened from disk has the origin "null"; to work for it, the server is told `allowed_origins=["null"]`, as the
+command line does where nothing is kept.
 """
 
 from __future__ import annotations

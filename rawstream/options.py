@@ -75,7 +75,7 @@ def _add_options(parser: argparse.ArgumentParser, otherwise: Any = None) -> None
     ask = parser.add_argument_group("who may ask (each may be given several times)")
     for name, metavar, what in (
         ("--allowed-host", "NAME", "a name in Host (default: any; on loopback addresses those without a dot, and IPs)"),
-        ("--allowed-origin", "ORIGIN", "whose pages may read, as in https://app.example (default: none; demo: null)"),
+        ("--allowed-origin", "ORIGIN", "whose pages may read, as in https://app.example (demo without --store: null)"),
         ("--trusted-proxy", "ADDRESS", "whose X-Forwarded-For counts: an address, a network, or unix (default: none)"),
     ):
         dest = name[2:].replace("-", "_") + ("" if otherwise is None else "_too")
@@ -140,8 +140,10 @@ def check(options: argparse.Namespace, environment: Mapping[str, str] = os.envir
     hosts, origins, proxies = (
         _all_given(options, name) for name in ("allowed_host", "allowed_origin", "trusted_proxy")
     )
-    if options.handler is None and not origins:
-        origins = ["null"]  # the demo's page works from disk too, and that is its origin then
+    if options.handler is None and options.store is None and not origins:
+        # The demo's page works from disk too, and that is its origin then. So it is of any page that frames itself in a
+        # sandbox: nothing that is kept shall be open to those.
+        origins = ["null"]
     options.access = {"allowed_hosts": hosts or None, "allowed_origins": origins, "trusted_proxies": proxies}
     try:
         Access.of(hosts or None, origins, proxies)

@@ -507,6 +507,7 @@ def test_who_may_ask_is_taken_from_before_the_command_and_after_it(
 
 def test_the_demo_lets_its_page_be_opened_from_disk(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
     assert taken(monkeypatch).access["allowed_origins"] == ["null"]
+    assert taken(monkeypatch, "--store", "sqlite:///kept.db").access["allowed_origins"] == []
     assert taken(monkeypatch, "--allowed-origin", "https://a.test").access["allowed_origins"] == ["https://a.test"]
     assert taken(monkeypatch, "serve", "endless:handler").access["allowed_origins"] == []
     assert taken(monkeypatch, "serve", "endless:handler").access["allowed_hosts"] is None
