@@ -18,6 +18,9 @@ pip_install := $(python) -m pip install --quiet --disable-pip-version-check
 # Coverage is asked of the whole suite, not of a part that PYTEST_ARGS picks.
 coverage := $(if $(strip $(PYTEST_ARGS)),,--cov --cov-report=term --cov-fail-under=95)
 
+# Half as many again as there are processors, since many tests wait: for a browser, a process, a server.
+workers := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+
 .DEFAULT_GOAL := help
 .PHONY: help run test lint types bench clean system-packages
 .DELETE_ON_ERROR:
@@ -29,7 +32,7 @@ run: $(VENV)/.installed ## start the demo on http://127.0.0.1:8000 (ARGS="--port
 	@exec $(python) -m rawstream $(ARGS)
 
 test: system-packages $(VENV)/.installed-test ## run all tests (PYTHON=python3.13, PYTEST_ARGS="tests/test_sse.py")
-	$(python) -m pytest -n auto --dist worksteal $(coverage) $(PYTEST_ARGS)
+	$(python) -m pytest -n $(workers) --dist worksteal $(coverage) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test ## ruff: rules and format
 	$(python) -m ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -22,7 +23,12 @@ def pytest_asyncio_loop_factories(
     """asyncio's loop and uvloop's; for a test that moves the `clock` asyncio's alone, which lets itself be moved."""
     if "clock" in getattr(item, "fixturenames", ()):
         return {"by hand": ByHandLoop}
-    return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
+    both = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
+    if item.get_closest_marker("either_loop") is None:
+        return both
+    # What knows nothing of sockets is the same on both: half of those tests are run on each.
+    loop = sorted(both)[zlib.crc32(item.nodeid.encode()) % 2]
+    return {loop: both[loop]}
 
 
 @pytest.fixture(autouse=True)

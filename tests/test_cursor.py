@@ -15,6 +15,8 @@ from rawstream.channels.log import END, START, Entry, Id, Retention, State
 from rawstream.channels.memory import MemoryStore
 from rawstream.errors import BadEventId, LocalError, StoreUnavailable
 
+pytestmark = pytest.mark.either_loop
+
 BEGAN = 1_700_000_000_000
 
 

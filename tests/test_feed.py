@@ -120,11 +120,9 @@ class TestShared:
         monkeypatch.setattr(sse, "encode", encode)
         peers = [await served.ask(get(accept=accept)) for accept in [SSE] * 20 + [NDJSON] * 20]
         await ready(news, 40)
-        for peer in peers:
-            peer.here()
         await news.publish({"a": 1}, "tick")
         await sent()
-        got = [peer.here() for peer in peers]
+        got = [(await peer.until(b'{"a":1}') + peer.here()).rpartition(b"\r\n\r\n")[2] for peer in peers]
         assert len(encoded) == 1
         assert len(set(got[:20])) == len(set(got[20:])) == 1
         assert b"event: tick" in got[0]

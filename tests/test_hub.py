@@ -21,6 +21,8 @@ from rawstream.channels.redis import RedisStore
 from rawstream.channels.sqlite import SqliteStore
 from rawstream.errors import BadName, EventTooLarge, LocalError, NotFound, StoreUnavailable
 
+pytestmark = pytest.mark.either_loop
+
 
 @pytest.fixture(params=KINDS)
 async def hubs(request: pytest.FixtureRequest, tmp_path: Path, orderly: None) -> AsyncIterator[Hubs]:

@@ -18,7 +18,7 @@ from rawstream.channels.tail import ENTRIES
 from rawstream.errors import BadEventId, LocalError, StoreUnavailable
 from rawstream.sse import Event
 
-pytestmark = pytest.mark.usefixtures("orderly")
+pytestmark = [pytest.mark.usefixtures("orderly"), pytest.mark.either_loop]
 
 
 @pytest.fixture

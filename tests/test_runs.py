@@ -28,7 +28,7 @@ from rawstream.channels import hub as hub_module
 from rawstream.channels.memory import MemoryStore
 from rawstream.errors import BadName, ChannelEnded, NotFound, StoreUnavailable
 
-pytestmark = pytest.mark.usefixtures("orderly")
+pytestmark = [pytest.mark.usefixtures("orderly"), pytest.mark.either_loop]
 
 STOPPED = ("stream-end", {"stopped": True})
 END: tuple[str, dict[str, Any]] = ("stream-end", {})

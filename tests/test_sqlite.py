@@ -25,7 +25,7 @@ from rawstream.channels.log import END, ERROR, Entry, Id, Retention
 from rawstream.channels.sqlite import SqliteStore
 from rawstream.errors import ChannelEnded, StoreUnavailable
 
-pytestmark = pytest.mark.usefixtures("failures")
+pytestmark = [pytest.mark.usefixtures("failures"), pytest.mark.either_loop]
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from support import in_background
 from rawstream.channels.log import END, ERROR, KEY_SECONDS, START, Entry, Id, Retention, State, Store
 from rawstream.errors import ChannelEnded, StoreUnavailable
 
+pytestmark = pytest.mark.either_loop
+
 
 @pytest.fixture(params=KINDS)
 async def stores(request: pytest.FixtureRequest, tmp_path: Path, orderly: None) -> AsyncIterator[Stores]:

@@ -127,9 +127,8 @@ class Channel:
         """The events after `after` (an id, "earliest", or None for what comes next), as they come: `async for`.
 
         It begins with the first step of the `async for`. It ends with the channel, whose last event is `stream-end` or
-        `stream-error`, or when the hub closes. What the log does not hold any more
-        is told by an event `stream-gap`. Raises BadEventId (400), and StoreUnavailable (503), after which nothing is
-        lost by reading on after the last id.
+        `stream-error`, or when the hub closes. What the log does not hold any more is told by an event `stream-gap`.
+        Raises BadEventId (400), and StoreUnavailable (503), after which nothing is lost by reading on after the last id.
         """
         return Reader(self).events(position(after))
 
