@@ -15,6 +15,7 @@ from support import Failures, Serving, get, in_background, until
 from unsteady import hub_of
 
 from rawstream import Event, Hub, Request
+from rawstream.channels.hub import close_all
 from rawstream.channels.log import Retention
 from rawstream.channels.memory import MemoryStore
 from rawstream.channels.redis import RedisStore
@@ -316,3 +317,20 @@ async def test_a_store_without_room_refuses_a_run_and_its_generator_is_closed(or
         with pytest.raises(NotFound):
             await hub.find("job")
         assert hub.owners == {}
+
+
+def test_closing_all_hubs_leaves_those_of_other_loops() -> None:
+    """Such a one cannot be waited for: a program may have left it when its loop ended."""
+    left = Hub()
+
+    async def use() -> None:
+        await left.channel("news").publish(1)
+
+    async def close() -> None:
+        async with asyncio.timeout(10):
+            await close_all()
+
+    asyncio.run(use())
+    asyncio.run(close())
+    assert left._open is not None
+    asyncio.run(left.close())

@@ -60,6 +60,11 @@ class Hub:
         """Other processes may use the same store."""
         return self._store.shared
 
+    @property
+    def is_open_here(self) -> bool:
+        """It was opened in the running loop, and not closed."""
+        return self._open is not None and self._open.get_loop() is asyncio.get_running_loop()
+
     async def __aenter__(self) -> Hub:
         await self.store()
         return self
@@ -84,8 +89,9 @@ class Hub:
         _open.discard(self)
         opening, self._open = self._open, None
         if opening is not None:
-            opening.cancel()  # it has nothing to wait for, if it is done
-            await asyncio.wait({opening})
+            if not opening.done():
+                opening.cancel()
+                await asyncio.wait({opening})
             await self._store.close()
 
     # -- for everybody -----------------------------------------------------------------------------------------------
@@ -226,4 +232,5 @@ def _no_store(url: object) -> LocalError:
 async def close_all() -> None:
     """Close all hubs that are open in this loop: for a program that cannot know them."""
     for hub in [*_open]:
-        await hub.close()
+        if hub.is_open_here:
+            await hub.close()
