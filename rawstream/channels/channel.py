@@ -128,7 +128,7 @@ class Channel:
 
         It begins with the first step of the `async for`. It ends with the channel, whose last event is `stream-end` or
         `stream-error`, or when the hub closes. What the log does not hold any more is told by an event `stream-gap`.
-        Raises BadEventId (400), and StoreUnavailable (503), after which nothing is lost by reading on after the last id.
+        Raises BadEventId (400), and StoreUnavailable (503); nothing is lost by reading on after the last id then.
         """
         return Reader(self).events(position(after))
 
