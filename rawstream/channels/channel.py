@@ -258,6 +258,7 @@ class Channel:
         for member in [*self._members]:
             member.finish()
         self._tail = None
+        self._joining = asyncio.Lock()  # it is of one loop, and the next may be another
         self._fall_silent()
 
 
