@@ -17,6 +17,10 @@ from support import ByHandLoop, Clock, Failures, Serving, absent, settle, watchd
 from unsteady import hub, news, store  # noqa: F401  # fixtures
 
 
+# asyncio's debug mode tells of each callback that took long: how fast the machine is concerns no test.
+logging.getLogger("asyncio").addFilter(lambda record: not str(record.msg).startswith("Executing "))
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -445,7 +445,7 @@ async def test_requests_that_were_dropped_while_one_was_answered_are_told_of(
     assert await peer.rest() == b""
     assert peer.ending == "end"
     assert observe.counts.refused["pipelined"] == 1
-    [line] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    [line] = [record.getMessage() for record in caplog.records if record.name == "rawstream"]
     assert line.startswith("requests were dropped: a client sent more of them ahead of their turn than Limits.held")
 
 
