@@ -16,7 +16,6 @@ from shadow import shadowed
 from support import ByHandLoop, Clock, Failures, Serving, absent, settle, watchdog
 from unsteady import hub, news, store  # noqa: F401  # fixtures
 
-
 # asyncio's debug mode tells of each callback that took long: how fast the machine is concerns no test.
 logging.getLogger("asyncio").addFilter(lambda record: not str(record.msg).startswith("Executing "))
 
