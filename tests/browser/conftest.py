@@ -159,19 +159,25 @@ class Line:
 
     async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry what comes from either side to the other."""
-        back, there = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            back, there = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            writer.close()
+            return
         async with asyncio.TaskGroup() as both:
             both.create_task(self._carry(reader, there))
             both.create_task(self._carry(back, writer))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._ends.add(writer)
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        self._ends.discard(writer)
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError):
+                while data := await reader.read(65536):
+                    writer.write(data)
+                    await writer.drain()
+        finally:
+            self._ends.discard(writer)
+            writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
 
