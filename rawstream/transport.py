@@ -131,6 +131,10 @@ class Transport(asyncio.Protocol):
         if not self._gone:
             self.writable = True
         self._wake(self._drained)
+        if self.when_writable is not None:
+            self._loop.call_soon(self._tell_writable)  # asyncio's transport breaks when a write fails in here
+
+    def _tell_writable(self) -> None:
         if self.when_writable is not None and self.writable:
             self.when_writable()
 
@@ -182,18 +186,13 @@ class Transport(asyncio.Protocol):
 
     def hurry(self, seconds: float) -> None:
         """Let the reading under way wait for no longer than `seconds` from now."""
+        if (readable := self._readable) is not None:
+            self._deadlines.after(seconds, lambda: self._read_too_late(readable))
+
+    def _read_too_late(self, which: asyncio.Future[None] | None = None) -> None:
         readable = self._readable
-
-        def too_late() -> None:
-            if readable is self._readable:
-                self._read_too_late()
-
-        if readable is not None:
-            self._deadlines.after(seconds, too_late)
-
-    def _read_too_late(self) -> None:
-        if self._readable is not None and not self._readable.done():
-            self._readable.set_exception(ReadTimeout("nothing came in time"))
+        if readable is not None and which in (None, readable) and not readable.done():
+            readable.set_exception(ReadTimeout("nothing came in time"))
 
     def watch(self, told: Callable[[], None], eof: bool = False) -> Watch:
         """A `with` block in which the loss of the peer (with `eof`, also the end of its sending) cancels the task.

@@ -1085,6 +1085,21 @@ async def test_a_peer_that_is_gone_is_asyncios_to_find_when_a_send_fails(line: L
     assert line.sends.sizes == []
 
 
+async def test_a_write_that_fails_as_soon_as_the_reader_was_behind_is_a_loss_like_any_other(line: Line) -> None:
+    def more() -> None:
+        line.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        line.far.close()
+        line.transport.write(b"too late")
+
+    line.transport.when_writable = more
+    while line.transport.writable:
+        line.transport.write(b"x" * 1000)
+    while line.far.fileno() != -1:
+        line.peer.here()
+        await settle()
+    await line.lost.wait()
+
+
 async def test_a_closed_connections_descriptor_may_be_somebody_elses_by_now(line: Line) -> None:
     fd = line.near.fileno()
     line.transport.abort()
