@@ -41,6 +41,15 @@ def shadow() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def a_slow_machine_flushes_no_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items that are ready together share a chunk unless a millisecond has passed; here that never is the case.
+
+    A module whose tests are about that millisecond has a fixture of this name that does nothing.
+    """
+    monkeypatch.setattr("rawstream.pump.TURN", 60.0)
+
+
 @pytest.fixture
 async def clock() -> Clock:
     """The loop's time, which passes by `await clock.advance(seconds)` and not otherwise."""

@@ -65,12 +65,6 @@ async def answer(peer: Peer, expected: bytes) -> None:
     assert body == expected, head
 
 
-@pytest.fixture(autouse=True)
-def a_slow_machine_flushes_no_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Items that are ready together share a chunk unless a millisecond has passed; here that never is the case."""
-    monkeypatch.setattr("rawstream.pump.TURN", 60.0)
-
-
 # -- what a handler may be ---------------------------------------------------------------------------------------------
 
 

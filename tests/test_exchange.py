@@ -32,13 +32,6 @@ from rawstream import Every, Limits, Request, Response, Stream, Timeouts, errors
 from rawstream.inbox import LINES
 from rawstream.turns import Turns
 
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes without a wait stays together, however slow the machine is."""
-    monkeypatch.setattr("rawstream.pump.TURN", 60.0)
-
-
 SSE = "text/event-stream"
 BEAT = chunk(b":\n\n")
 STREAM_END = chunk(b"event: stream-end\ndata: {}\nid: stream-end\n\n")

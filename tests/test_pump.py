@@ -21,6 +21,11 @@ from rawstream.pump import GATHER, TURN, Pump, before_wait, close
 Log = list[Any]
 
 
+@pytest.fixture(autouse=True)
+def a_slow_machine_flushes_no_sooner() -> None:
+    """Nor here, where the clock is moved by hand."""
+
+
 class Gone(Disconnected):
     """The reader is gone."""
 
