@@ -54,7 +54,7 @@ async def browser() -> AsyncIterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None:
         absent("chromium is not installed: `make system-packages` installs it")
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=60_000)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
@@ -222,7 +222,7 @@ async def open_page(browser: Browser, hosting: Hosting, raw: Raw) -> AsyncIterat
     async def start(url: str, *, expect_errors: bool = False, **options: Any) -> Page:
         context = await browser.new_context(**({"locale": "en-US", "color_scheme": "light"} | options))
         contexts.append(context)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         page = await context.new_page()
 
         def console(message: ConsoleMessage) -> None:

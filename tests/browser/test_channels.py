@@ -48,7 +48,7 @@ async def news(page: Page) -> list[tuple[str, str]]:
 
 async def shows(page: Page, **figures: str) -> None:
     for figure, value in figures.items():
-        await expect(page.locator(f"#feed [data-figure={figure}]")).to_have_text(value, timeout=20_000)
+        await expect(page.locator(f"#feed [data-figure={figure}]")).to_have_text(value)
 
 
 async def lost_nothing(page: Page, received: int, reconnects: int) -> None:

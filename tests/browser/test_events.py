@@ -31,7 +31,7 @@ async def shows(page: Page, figure: str, value: str) -> None:
 
 
 async def status(page: Page, state: str, says: str) -> None:
-    await expect(page.locator("#events .status")).to_have_attribute("data-state", state, timeout=20_000)
+    await expect(page.locator("#events .status")).to_have_attribute("data-state", state)
     await expect(page.locator("#events .status")).to_contain_text(says)
 
 

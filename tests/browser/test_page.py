@@ -26,7 +26,7 @@ async def run_all(page: Page) -> None:
         await page.fill(f"#{panel} [name={name}]", value)
         await page.click(f"#{panel} .primary")
     for panel in PANELS:
-        await expect(page.locator(f"#{panel} .status")).to_have_attribute("data-state", "done", timeout=20_000)
+        await expect(page.locator(f"#{panel} .status")).to_have_attribute("data-state", "done")
     await expect(page.locator("#feed .log")).to_contain_text("Hello, 世界")
 
 

@@ -42,7 +42,7 @@ async def start(page: Page, panel: str, **settings: str) -> None:
 async def state(page: Page, panel: str, state: str, says: str | re.Pattern[str] = "") -> None:
     """Wait until a panel's status is `state`, then look at what it says."""
     status = page.locator(f"#{panel} .status")
-    await expect(status).to_have_attribute("data-state", state, timeout=20_000)
+    await expect(status).to_have_attribute("data-state", state)
     await expect(status).to_contain_text(says)
 
 
@@ -529,7 +529,7 @@ async def test_million_rows_do_not_freeze_the_page(demo: str, open_page: OpenPag
       });
     }""")
     await start(page, "bulk", rows="1000000")
-    await page.wait_for_function("() => document.querySelector('#bulk progress').value >= 0.3", timeout=50_000)
+    await page.wait_for_function("() => document.querySelector('#bulk progress').value >= 0.3")
     await page.click("#bulk .stop")
     await state(page, "bulk", "idle", "Stopped by you")
     assert await page.evaluate("() => window.worst") < 1000
