@@ -6,7 +6,8 @@ the answer counts as arrived with the read that brought its last byte.
 
 import itertools
 import sys
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from benchmarks.settings import EVENT_BYTES
@@ -175,8 +176,19 @@ def events_of(answer: AnswerParser) -> EventParser:
     return parser
 
 
-def check_head(answer: AnswerParser) -> None:
-    """Raise `WrongAnswer` unless this is the head of a stream of events in chunks."""
+def unzip(answer: AnswerParser) -> None:
+    """Put in the place of each chunk what can be decoded of a gzip stream with it. Raises `WrongAnswer`."""
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        answer.chunks = [Chunk(arrived, inflate.decompress(payload)) for arrived, payload in answer.chunks]
+    except zlib.error as exc:
+        raise WrongAnswer(f"not gzip: {exc}") from None
+    if answer.complete and (not inflate.eof or inflate.unused_data):
+        raise WrongAnswer("the gzip stream does not end where the answer ends")
+
+
+def check_head(answer: AnswerParser, coding: str = "") -> None:
+    """Raise `WrongAnswer` unless this is the head of a stream of events in chunks, in this content coding."""
     if answer.status != 200:
         raise WrongAnswer(f"status {answer.status} instead of 200: {answer.body[:80]!r}")
     kind = answer.headers.get("content-type", "none").partition(";")[0].strip()
@@ -184,13 +196,15 @@ def check_head(answer: AnswerParser) -> None:
         raise WrongAnswer(f"Content-Type {kind} instead of text/event-stream")
     if answer.headers.get("transfer-encoding", "").lower() != "chunked":
         raise WrongAnswer("the stream is not chunked")
-    if "content-encoding" in answer.headers:
-        raise WrongAnswer("the stream is encoded: " + answer.headers["content-encoding"])
+    if (found := answer.headers.get("content-encoding", "")) != coding:
+        raise WrongAnswer(f"the stream's content coding is {found or 'none'} instead of {coding or 'none'}")
 
 
-def check_events(answer: AnswerParser, count: int) -> list[Event]:
+def check_events(answer: AnswerParser, count: int, coding: str = "") -> list[Event]:
     """Give the events of a finished stream; raise `WrongAnswer` unless it holds exactly `count`, in order."""
-    check_head(answer)
+    check_head(answer, coding)
+    if coding:
+        unzip(answer)
     if not answer.complete:
         raise WrongAnswer("the stream was cut before its end")
     if answer.rest:
@@ -206,3 +220,13 @@ def check_events(answer: AnswerParser, count: int) -> list[Event]:
     if any(later.stamped < earlier.stamped for earlier, later in itertools.pairwise(found.events)):
         raise WrongAnswer("the events are out of order")
     return found.events
+
+
+def check_arrival(events: Sequence[Event], interval: float) -> None:
+    """Raise `WrongAnswer` if most events came after the next one was due: somebody gathers them.
+
+    `interval` is in seconds. One late event is the machine's doing.
+    """
+    held = sum(event.latency > interval * 1e9 for event in events)
+    if held > len(events) // 2:
+        raise WrongAnswer(f"{held} of {len(events)} events were held back until others came")

@@ -6,6 +6,7 @@ that a report can say what part of a figure is the reader's.
 
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable
@@ -23,9 +24,31 @@ _READ_BYTES = 65_536
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
-def request(path: str) -> bytes:
-    """The bytes that ask for a stream of events at `path`."""
-    return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: text/event-stream\r\n\r\n".encode("ascii")
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How an answer travels: as it is, under TLS, or compressed with gzip."""
+
+    tls: bool = False
+    gzip: bool = False
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What tells a peer to serve this way."""
+        return (*(["--tls"] if self.tls else []), *(["--gzip"] if self.gzip else []))
+
+    @property
+    def coding(self) -> str:
+        """The Content-Encoding that is wanted."""
+        return "gzip" if self.gzip else ""
+
+
+PLAIN = Transfer()
+
+
+def request(path: str, coding: str = "") -> bytes:
+    """The bytes that ask for a stream of events at `path`, in a content coding if one is given."""
+    accept = f"Accept-Encoding: {coding}\r\n" if coding else ""
+    return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: text/event-stream\r\n{accept}\r\n".encode("ascii")
 
 
 @dataclass(slots=True, eq=False)
@@ -45,12 +68,20 @@ class Reader:
 
 
 class Load:
-    """Many readers in one epoll loop. Use it as a context manager; leaving it closes the connections."""
+    """Many readers in one epoll loop. Use it as a context manager; leaving it closes the connections.
 
-    def __init__(self, clock: Clock = time.monotonic_ns, read_bytes: int = _READ_BYTES) -> None:
+    Under TLS, one `recv` gives at most one record, and OpenSSL reads no further than its end: what follows still makes
+    the socket readable. So `read_bytes` must be at least the 16 KiB that a record may have.
+    """
+
+    def __init__(
+        self, clock: Clock = time.monotonic_ns, read_bytes: int = _READ_BYTES, transfer: Transfer = PLAIN
+    ) -> None:
         self.readers: list[Reader] = []
         self._clock = clock
         self._read_bytes = read_bytes
+        self._coding = transfer.coding
+        self._context = client_context() if transfer.tls else None
         self._by_fd: dict[int, Reader] = {}
         self._epoll = select.epoll()
 
@@ -66,7 +97,9 @@ class Load:
         """Connect and send a request; its answer is read by `turn` and `run`."""
         sock = socket.create_connection((HOST, port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.sendall(request(path))
+        if self._context is not None:
+            sock = self._context.wrap_socket(sock)
+        sock.sendall(request(path, self._coding))
         return self.add(sock)
 
     def add(self, sock: socket.socket) -> Reader:
@@ -85,7 +118,9 @@ class Load:
             reader = by_fd[fd]
             try:
                 data = reader.sock.recv(size)
-            except ConnectionError:
+            except ssl.SSLWantReadError:
+                continue  # a record that is for TLS itself
+            except (ConnectionError, ssl.SSLError):
                 data = b""
             now = clock()
             if data:
@@ -100,6 +135,14 @@ class Load:
         """Read until all answers have ended or the clock shows `until` (nanoseconds)."""
         while self._by_fd and (left := until - self._clock()) > 0:
             self.turn(left / 1e9)
+
+
+def client_context() -> ssl.SSLContext:
+    """What the readers connect with: any certificate will do. They don't verify it, which is not what is measured."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def ask(port: int, path: str, timeout: float, clock: Clock = time.monotonic_ns) -> tuple[int, AnswerParser, list[Read]]:

@@ -1,6 +1,6 @@
 """How long and how often: the only place where a run's sizes stand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 EVENT_BYTES = 26
 """Length of each event: `data: `, a stamp of 18 digits in nanoseconds, an empty line."""
@@ -10,7 +10,10 @@ EVENT_BYTES = 26
 class Settings:
     """The sizes of one run. Times are in seconds."""
 
-    rounds: int = 3
+    rounds: int = 5
+    """Of fewer, a ratio has no interval to trust (`summary`)."""
+    count_calls: bool = True
+    """Whether each peer has one more turn, in which its system calls are counted."""
     server_core: int = 0
     load_core: int = 1
 
@@ -57,9 +60,27 @@ class Settings:
     timeout: float = 30.0
     """An answer that takes longer than this has failed."""
 
+    def counting(self) -> "Settings":
+        """The sizes of a turn that counts system calls: short, and so little that a server keeps up under strace."""
+        return replace(
+            self,
+            paced_readers=min(self.paced_readers, 20),
+            paced_seconds=min(self.paced_seconds, 0.5),
+            burst_events=min(self.burst_events, 20_000),
+            burst_warmup=min(self.burst_warmup, 1_000),
+            first_connections=min(self.first_connections, 20),
+            first_warmup=min(self.first_warmup, 2),
+            short_seconds=min(self.short_seconds, 0.3),
+            flush_groups=min(self.flush_groups, 20),
+            fanout_subscribers=min(self.fanout_subscribers, 100),
+            fanout_seconds=min(self.fanout_seconds, 0.5),
+            fanout_fast_seconds=min(self.fanout_fast_seconds, 0.1),
+        )
+
 
 QUICK = Settings(
     rounds=1,
+    count_calls=False,
     paced_warmup=0.3,
     paced_seconds=1.2,
     burst_events=100_000,

@@ -1,7 +1,13 @@
 """Statistics: percentiles of one sample, medians and spreads over rounds, ratios between peers.
 
 A percentile is by nearest rank, so it is always a value that was seen. A figure that is quoted is the median over the
-rounds; a ratio is the median of the ratios of each round, because what disturbs a round disturbs all who take part.
+rounds, with its quartiles beside it; a ratio is the median of the ratios of each round, because what disturbs a round
+disturbs all who take part.
+
+A ratio has an interval that needs no assumption about how the values are distributed: between the k-th smallest and
+the k-th largest of n ratios the true median lies with a confidence of 1 - 2 P(fewer than k heads in n throws of a coin)
+(the sign test, turned round). With five rounds that is from the lowest to the highest: 93.75 %. It is why a run has
+five rounds, and why a ratio of three (75 %) or of one (none) says little.
 """
 
 import math
@@ -55,9 +61,14 @@ class Spread:
     quartile1: float
     quartile3: float
 
+    @property
+    def iqr(self) -> float:
+        """The inter-quartile range: between which values the middle half of the rounds lies."""
+        return self.quartile3 - self.quartile1
+
     def as_json(self) -> dict[str, float]:
         """The same as a JSON object."""
-        return asdict(self)
+        return {**asdict(self), "iqr": self.iqr}
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -71,7 +82,46 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median, min(values), max(values), quartile1, quartile3)
 
 
-def ratio(values: Sequence[float], base: Sequence[float]) -> Spread | None:
+CONFIDENCE = 0.93
+"""What an interval has to reach, if there are rounds enough: just below what five give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How many times another one's figure this one's is."""
+
+    median: float
+    low: float
+    high: float
+    confidence: float
+    """That the true ratio lies from `low` to `high` (0 to 1)."""
+    rounds: int
+
+    @property
+    def differs(self) -> bool:
+        """Whether the two are known to differ: the interval, if it is one to trust, does not hold 1."""
+        return self.confidence >= CONFIDENCE and not self.low <= 1 <= self.high
+
+    def as_json(self) -> dict[str, float | bool]:
+        """The same as a JSON object."""
+        return {**asdict(self), "differs": self.differs}
+
+
+def ratio(values: Sequence[float], base: Sequence[float]) -> Ratio | None:
     """How many times `base` the values are, round by round; None when there is nothing to compare."""
-    ratios = [value / other for value, other in zip(values, base, strict=False) if other]
-    return spread(ratios) if ratios else None
+    ratios = sorted(value / other for value, other in zip(values, base, strict=False) if other)
+    if not ratios:
+        return None
+    rank, confidence = _rank(len(ratios))
+    return Ratio(statistics.median(ratios), ratios[rank - 1], ratios[-rank], confidence, len(ratios))
+
+
+def _rank(count: int) -> tuple[int, float]:
+    """How far inside the interval of so many ratios may begin, counted from 1, and the confidence that it then has."""
+    rank, confidence, outside = 1, 0.0, 0.0
+    for heads in range((count + 1) // 2):
+        outside += math.comb(count, heads) / 2**count
+        if heads and 1 - 2 * outside < CONFIDENCE:
+            break
+        rank, confidence = heads + 1, 1 - 2 * outside
+    return rank, max(confidence, 0.0)

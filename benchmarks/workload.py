@@ -1,8 +1,9 @@
 """What a workload is: one shape for all of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.load import PLAIN, Transfer
 from benchmarks.peers import Peer
 from benchmarks.process import Server
 from benchmarks.settings import Settings
@@ -16,6 +17,17 @@ class Contender:
     peer: Peer
     query: str = ""
     variant: str = ""
+    transfer: Transfer = PLAIN
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What the peer's module is run with."""
+        return (*self.peer.arguments, *self.transfer.arguments)
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """The distributions that must be there."""
+        return (*self.peer.requires, "trustme") if self.transfer.tls else self.peer.requires
 
     @property
     def name(self) -> str:
@@ -41,6 +53,12 @@ class Sample:
     curves: dict[str, Curve] = field(default_factory=dict)
     timeline: list[tuple[float, int]] = field(default_factory=list)
     histogram: list[int] = field(default_factory=list)
+    calls: Mapping[str, int] = field(default_factory=dict)
+    """The server's system calls by name, in a turn that counts them,"""
+    units: int = 0
+    """and the chunks, events, requests or deliveries of that time."""
+    noisy: tuple[str, ...] = ()
+    """Why the machine was not quiet (`noise.reasons`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +86,10 @@ class Workload:
     check: Callable[[Server, Contender, Settings], None]
     measure: Callable[[Server, Contender, Settings], Sample]
     columns: tuple[Column, ...]
+    unit: str = "chunk"
+    """What is counted: context switches and system calls are for each of these."""
+    counts_calls: bool = False
+    """Whether its samples have `calls`."""
 
 
 def alone(peer: Peer) -> Sequence[Contender]:

@@ -74,7 +74,8 @@ async def locate(store: Store, name: str, after: After, state: State | None) -> 
         return Place(oldest)
     if after == state.last:
         return Place(after, over=state.ended)
-    if after.n <= oldest.n and after.ms <= oldest.ms:
+    before = state.first is not None and START < after < (state.first, 0)  # it was seen in a log before this one
+    if after.n <= oldest.n and after.ms <= oldest.ms and not before:
         missing = oldest.n - after.n
         return Place(oldest, Gap(after, oldest, missing)) if missing else Place(after)
     if oldest.n < after.n < state.last.n:

@@ -97,11 +97,11 @@ def add_jobs(
         # The key itself may be anything, and is nobody else's business; ids are seen in addresses and logs.
         id = None if key is None else hashlib.sha256(key.encode()).hexdigest()[:32]
         run = None if id is None else await _found(hub, id)
-        status = 201 if run is None else 200
         if run is None:
             run = await hub.run(await start(request), id)
         location = f"/jobs/{run.id}"
-        return Response.json({"id": run.id, "location": location}, status, [("Location", location)])
+        known = {"id": run.id, "location": location}
+        return Response.json(known, 201 if run.begun else 200, [("Location", location)])
 
     async def follow(request: Request) -> Subscription:
         return hub.run_channel(request.params["id"]).subscribe(replay="earliest")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 from collections.abc import AsyncIterator, Coroutine
 from functools import partial
@@ -22,7 +23,7 @@ from .memory import MemoryStore
 from .runs import LEASE, TTL, Owner, Run, attend
 from .slices import Slices
 
-_FOR_EVER = 1e9  # seconds: the lease of a run that cannot outlive its store
+_FOR_EVER = math.inf  # the lease of a run that cannot outlive its store
 
 
 _open: WeakSet[Hub] = WeakSet()
@@ -118,7 +119,7 @@ class Hub:
         """Let `iterator` (an async generator, say) fill a channel of its own, whoever reads it, and return the run.
 
         id: its name; None makes one. An id that is known, at work or ended, is attached to: `iterator` is then closed
-            without having begun. ttl: seconds for which it can be read after its end.
+            without having begun, and the run says so: not `begun`. ttl: seconds for which it can be read after its end.
         linger: stop it when nobody has read it for so many seconds; None lets it work without readers.
 
         Raises BadName (400) and StoreUnavailable (503). Cancelling it closes `iterator`.
@@ -139,7 +140,7 @@ class Hub:
             return Run(self, channel, ttl)
         owner = self.owners[name] = Owner(self, store, channel, iterator, token, ttl, linger)
         owner.task.add_done_callback(lambda task: self._forget(name, owner))
-        return Run(self, channel, ttl)
+        return Run(self, channel, ttl, begun=True)
 
     async def find(self, id: str) -> Run:
         """The run of this id, wherever it works. Raises NotFound (404), BadName (400) and StoreUnavailable (503)."""

@@ -21,6 +21,13 @@ END, ERROR = "stream-end", "stream-error"
 KEY_SECONDS = 600.0
 """How long an append's key is remembered: a client that heard nothing has repeated it by then, or given up."""
 
+ORPHAN = '{"status":500,"error":"the process that ran it is gone"}'
+"""The data of the ERROR that ends a run for its owner."""
+
+ORPHAN_SECONDS = 3600.0
+"""How long a run is held after its lease has run out, for a reader who ends it, or its owner if that is back. Owner and
+store may be cut off from each other for as long."""
+
 _DIGITS = 15  # of each number in an id: more than any clock or log needs, and an exact integer in JavaScript
 _ID = re.compile(rf"([0-9]{{1,{_DIGITS}}})-([0-9]{{1,{_DIGITS}}})")
 _NAME = re.compile(r"\w[\w.:@~-]{0,127}")
@@ -80,6 +87,8 @@ class State:
     """A run's: seconds until its owner counts as dead, negative if it does; None if it is no run, or has ended."""
     read: float | None = None
     """Seconds since a process last told, by `attend`, that it has readers; None if none did."""
+    first: int | None = None
+    """The time in the id of the first entry that was appended, held or not; None if that is not known, or none was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +185,10 @@ class Store(Protocol):
     # -- runs --------------------------------------------------------------------------------------------------------
 
     async def begin(self, name: str, token: str, lease: float) -> bool:
-        """Make a log that the run `token` owns, for `lease` seconds; False if there is a log already."""
+        """Make a log that the run `token` owns, for `lease` seconds; False if there is a log already.
+
+        It is removed ORPHAN_SECONDS after its lease has run out, should nobody have ended it by then.
+        """
 
     async def renew(self, name: str, token: str, lease: float) -> State | None:
         """The run is alive for `lease` more seconds, unless it has ended or is not the owner. Returns `state`."""

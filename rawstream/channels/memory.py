@@ -6,6 +6,7 @@ log's time to live) goes when its log is next looked at: there is no timer and n
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
@@ -16,7 +17,7 @@ from operator import attrgetter
 
 from rawstream.errors import ChannelEnded, StoreUnavailable
 
-from .log import KEY_SECONDS, START, Deliver, Entry, Id, Retention, State
+from .log import KEY_SECONDS, ORPHAN_SECONDS, START, Deliver, Entry, Id, Retention, State
 
 _BY_ID = attrgetter("id")
 
@@ -27,15 +28,21 @@ class _Log:
 
     owner: str | None = None
     """The token of the run whose log it is."""
-    due: float = 0.0
+    due: float = math.inf
     """When the owner's lease runs out."""
     removal: float | None = None
     """When it is forgotten; None if it has not ended."""
     attended: float | None = None
+    first: int | None = None
     last: Id = START
     entries: deque[Entry] = field(default_factory=deque)
     bytes: int = 0
     keys: OrderedDict[str, Id] = field(default_factory=OrderedDict)
+
+    @property
+    def over(self) -> float:
+        """When it is forgotten, whether or not somebody ends it before."""
+        return self.due + ORPHAN_SECONDS if self.removal is None else self.removal
 
 
 class MemoryStore:
@@ -48,7 +55,7 @@ class MemoryStore:
         self._room = 0  # as long as it is not open
         self._now = now
         self._logs: dict[str, _Log] = {}
-        self._removals: list[tuple[float, str]] = []  # a heap; a log that was removed before may still stand in it
+        self._removals: list[tuple[float, str]] = []  # a heap; a log that goes later, or is gone, may still stand in it
         self._followers: dict[str, Deliver] = {}
 
     async def open(self) -> None:
@@ -89,7 +96,7 @@ class MemoryStore:
         if overdue and (log.owner is None or log.due >= now):
             return False
         log.removal = now + ttl
-        heappush(self._removals, (log.removal, name))
+        self._remove_later(name, log)
         self._add(name, log, event, data)
         return True
 
@@ -134,7 +141,8 @@ class MemoryStore:
     async def begin(self, name: str, token: str, lease: float) -> bool:
         if self._find(name) is not None:
             return False
-        self._make(name, _Log(owner=token, due=self._now() + lease))
+        log = self._make(name, _Log(owner=token, due=self._now() + lease))
+        self._remove_later(name, log)
         return True
 
     async def renew(self, name: str, token: str, lease: float) -> State | None:
@@ -171,6 +179,8 @@ class MemoryStore:
 
     def _add(self, name: str, log: _Log, event: str | None, data: str) -> Id:
         log.last = Id(max(int(self._now() * 1000), log.last.ms), log.last.n + 1)
+        if log.first is None:
+            log.first = log.last.ms
         entry = Entry(log.last, event, data)
         log.entries.append(entry)
         log.bytes += len(data.encode())
@@ -196,14 +206,20 @@ class MemoryStore:
         while log.keys and next(iter(log.keys.values())).ms < oldest:
             log.keys.popitem(last=False)
 
+    def _remove_later(self, name: str, log: _Log) -> None:
+        if log.over < math.inf:
+            heappush(self._removals, (log.over, name))
+
     def _sweep(self) -> None:
-        """Forget the logs whose time to live is over."""
+        """Forget the logs whose time is over."""
         now = self._now()
         while self._removals and self._removals[0][0] <= now:
             _, name = heappop(self._removals)
             log = self._logs.get(name)
-            if log is not None and log.removal is not None and log.removal <= now:
+            if log is not None and log.over <= now:
                 del self._logs[name]
+            elif log is not None:
+                self._remove_later(name, log)  # it was renewed, or began again
 
     def _state(self, log: _Log) -> State:
         now = self._now()
@@ -214,4 +230,5 @@ class MemoryStore:
             ended=log.removal is not None,
             lease=None if log.owner is None or log.removal is not None else log.due - now,
             read=None if log.attended is None else now - log.attended,
+            first=log.first,
         )

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
+from rawstream.errors import Unavailable
 from rawstream.sse import Event
 
 from .cursor import After
@@ -26,7 +27,7 @@ class Reader:
         self._over = False
 
     async def events(self, after: After) -> AsyncGenerator[Event, None]:
-        """What comes after `after`, until the log ends."""
+        """What comes after `after`, until the log ends. Raises Unavailable if the hub closes before that."""
         channel, place = self._channel, after
         try:
             tail = await channel.join(self)
@@ -51,6 +52,8 @@ class Reader:
                     yield _event(entry)
                     if entry.ends:
                         return
+            # To end here would say that the log has ended, and somebody would go on with half of it.
+            raise Unavailable("the hub was closed: what comes next can be read after the last id, when it is open")
         finally:
             channel.leave(self)
 

@@ -22,7 +22,7 @@ from rawstream.pump import Pump, close
 from rawstream.sse import Event
 
 from .channel import Channel, checked_data
-from .log import END, ERROR, Store
+from .log import END, ERROR, ORPHAN, Store
 from .subscription import Subscription
 from .tail import Tail
 
@@ -40,17 +40,18 @@ TTL = 600.0
 _AGAIN = 0.5  # seconds, and up to as many more, after which a store that could not be reached is tried again
 _STUBBORN = 10.0  # seconds for which `stop` waits for a generator that was told to end
 STOPPED = json.dumps({"stopped": True})
-_GONE = json.dumps({"status": 500, "error": "the process that ran it is gone"})
 
 
 class Run:
     """A run, as any process sees it; made by `hub.run` and `hub.find`."""
 
-    def __init__(self, hub: Hub, channel: Channel, ttl: float = TTL) -> None:
+    def __init__(self, hub: Hub, channel: Channel, ttl: float = TTL, begun: bool = False) -> None:
         self._hub = hub
         self._ttl = ttl
         self.id = channel.name
         self.channel = channel
+        self.begun = begun
+        """By the `hub.run` that returned it: of all who begin a run of one id, one alone does."""
 
     def subscribe(self, after: object = None, replay: Literal["earliest"] | int | None = "earliest") -> Subscription:
         """A response for a handler, as `Channel.subscribe`; who has seen nothing gets all of it."""
@@ -306,7 +307,7 @@ async def attend(owners: Mapping[str, Owner], store: Store, channel: Channel) ->
             state = await store.state(channel.log)
             lease = state.lease if state is not None else None
             if overdue and lease is not None and lease < 0 and channel.name not in owners:
-                await store.end(channel.log, ERROR, _GONE, overdue=True, ttl=TTL)
+                await store.end(channel.log, ERROR, ORPHAN, overdue=True, ttl=TTL)
             overdue = lease is not None and lease < 0
             if lease is not None:
                 seconds = min(seconds, max(lease, 0.0) + _AGAIN)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 log = logging.getLogger("rawstream")
 
 SLICE = 0.002  # seconds: some 200 writes to sockets, and less than anybody notices
+STEPS = 16  # at most, in a slice: uvloop writes to the sockets only when the turn of the loop ends, and quickly till then
 
 
 class Slices:
@@ -28,11 +29,12 @@ class Slices:
 
     def _slice(self) -> None:
         clock, work = self._clock, self._work
-        until = clock() + SLICE
+        until, steps = clock() + SLICE, 0
         while work:
             try:
                 for _ in work[0]:
-                    if clock() >= until:
+                    steps += 1
+                    if steps == STEPS or clock() >= until:
                         work.rotate(-1)
                         asyncio.get_running_loop().call_soon(self._slice)
                         return

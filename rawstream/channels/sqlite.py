@@ -10,35 +10,41 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from sqlite3 import Connection
 from typing import NamedTuple
 
 from rawstream.errors import ChannelEnded
 
 from .database import Database, Trouble
-from .log import ERROR, KEY_SECONDS, START, Deliver, Entry, Id, Retention, State
+from .log import ERROR, KEY_SECONDS, ORPHAN, ORPHAN_SECONDS, START, Deliver, Entry, Id, Retention, State
 
-_ORPHAN = '{"status":500,"error":"the process that ran it is gone"}'
-_ORPHAN_SECONDS = 600.0  # for which that can be read
+_READABLE = 600.0  # seconds, for which the end can be read of a run that died with its process
 
-_APPLICATION, _VERSION = 0x72617773, 1  # "raws", and the version of what follows
-_SCHEMA = (
-    f"PRAGMA application_id = {_APPLICATION}",
-    f"PRAGMA user_version = {_VERSION}",
-    """CREATE TABLE logs (
-        log TEXT PRIMARY KEY, ms INTEGER NOT NULL, n INTEGER NOT NULL, bytes INTEGER NOT NULL,
-        owner TEXT, due REAL, removal REAL, attended REAL
-    ) WITHOUT ROWID""",
-    "CREATE INDEX removals ON logs (removal) WHERE removal IS NOT NULL",
-    """CREATE TABLE entries (
-        log TEXT NOT NULL, n INTEGER NOT NULL, ms INTEGER NOT NULL, event TEXT, data TEXT NOT NULL,
-        PRIMARY KEY (log, ms, n)
-    ) WITHOUT ROWID""",
-    """CREATE TABLE keys (
-        log TEXT NOT NULL, key TEXT NOT NULL, ms INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (log, key)
-    ) WITHOUT ROWID""",
-    "CREATE INDEX ages ON keys (ms)",
+_APPLICATION = 0x72617773  # "raws"
+_VERSIONS = (  # what makes each out of the one before
+    (
+        f"PRAGMA application_id = {_APPLICATION}",
+        """CREATE TABLE logs (
+            log TEXT PRIMARY KEY, ms INTEGER NOT NULL, n INTEGER NOT NULL, bytes INTEGER NOT NULL,
+            owner TEXT, due REAL, removal REAL, attended REAL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX removals ON logs (removal) WHERE removal IS NOT NULL",
+        """CREATE TABLE entries (
+            log TEXT NOT NULL, n INTEGER NOT NULL, ms INTEGER NOT NULL, event TEXT, data TEXT NOT NULL,
+            PRIMARY KEY (log, ms, n)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE keys (
+            log TEXT NOT NULL, key TEXT NOT NULL, ms INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (log, key)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX ages ON keys (ms)",
+    ),
+    ("ALTER TABLE logs ADD COLUMN first INTEGER", "CREATE INDEX leases ON logs (due) WHERE due IS NOT NULL"),
 )
+
+
+_OVER = "SELECT log FROM logs WHERE removal <= ? OR (removal IS NULL AND due <= ?)"
+"""The logs that are forgotten: of which `_Log.over` is not later than now."""
 
 
 class _Log(NamedTuple):
@@ -54,10 +60,18 @@ class _Log(NamedTuple):
     removal: float | None = None
     """When it is forgotten; None if it has not ended."""
     attended: float | None = None
+    first: int | None = None
 
     @property
     def last(self) -> Id:
         return Id(self.ms, self.n)
+
+    @property
+    def over(self) -> float:
+        """When it is forgotten, whether or not somebody ends it before."""
+        if self.removal is not None:
+            return self.removal
+        return math.inf if self.due is None else self.due + ORPHAN_SECONDS
 
 
 class SqliteStore:
@@ -162,8 +176,8 @@ class SqliteStore:
 
     async def names(self) -> list[str]:
         now = self._now()
-        query = "SELECT log FROM logs WHERE removal IS NULL OR removal > ? ORDER BY log"
-        return await self._database.do(lambda db: [name for (name,) in db.execute(query, (now,))])
+        query = f"SELECT log FROM logs WHERE log NOT IN ({_OVER}) ORDER BY log"
+        return await self._database.do(lambda db: [name for (name,) in db.execute(query, (now, now - ORPHAN_SECONDS))])
 
     async def trim(self, name: str, before: Id) -> None:
         await self._database.do(lambda db: self._drop(db, name, before))
@@ -221,22 +235,23 @@ class SqliteStore:
     # -- within ------------------------------------------------------------------------------------------------------
 
     def _prepare(self, db: Connection) -> None:
-        """The tables, if the file is new; and no run goes on that went with its process."""
+        """The tables as they are now; and no run goes on that went with its process."""
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if (application, version) == (0, 0) and db.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
-            for statement in _SCHEMA:
-                db.execute(statement)
-        elif application != _APPLICATION:
+        is_new = (application, version) == (0, 0) and db.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+        if application != _APPLICATION and not is_new:
             raise Trouble("is a database of something else", "name another file")
-        elif version > _VERSION:
+        if version > len(_VERSIONS):
             raise Trouble("is of a newer version", "use the rawstream that wrote it, or name another file")
+        for statement in chain(*_VERSIONS[version:]):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {len(_VERSIONS)}")
         now = self._now()
         self._sweep(db, now)
         for (name,) in db.execute("SELECT log FROM logs WHERE owner IS NOT NULL AND removal IS NULL").fetchall():
             log = self._find(db, name, now)
             assert log is not None, "it has not ended"
-            self._end(db, name, log, ERROR, _ORPHAN, now, _ORPHAN_SECONDS)
+            self._end(db, name, log, ERROR, ORPHAN, now, _READABLE)
 
     def _deliver(self, name: str, done: Entry | Id | None) -> None:
         """`done` is an entry if one was appended."""
@@ -244,21 +259,22 @@ class SqliteStore:
             self._followers[name]([done])
 
     def _find(self, db: Connection, name: str, now: float) -> _Log | None:
-        query = "SELECT ms, n, bytes, owner, due, removal, attended FROM logs WHERE log = ?"
+        query = "SELECT ms, n, bytes, owner, due, removal, attended, first FROM logs WHERE log = ?"
         row = db.execute(query, (name,)).fetchone()
         log = None if row is None else _Log(*row)
-        return None if log is None or (log.removal is not None and log.removal <= now) else log
+        return None if log is None or log.over <= now else log
 
     def _make(self, db: Connection, name: str, log: _Log, now: float) -> _Log:
         self._sweep(db, now)  # one of this name may be among them
-        db.execute("INSERT INTO logs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (name, *log))
+        db.execute("INSERT INTO logs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (name, *log))
         return log
 
     def _add(self, db: Connection, name: str, log: _Log, event: str | None, data: str, now: float) -> Entry:
         entry = Entry(Id(max(int(now * 1000), log.ms), log.n + 1), event, data)
         log = log._replace(ms=entry.id.ms, n=entry.id.n, bytes=log.bytes + len(data.encode()))
         db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", (name, log.n, log.ms, event, data))
-        db.execute("UPDATE logs SET ms = ?, n = ?, bytes = ? WHERE log = ?", (log.ms, log.n, log.bytes, name))
+        change = "UPDATE logs SET ms = ?1, n = ?2, bytes = ?3, first = coalesce(first, ?1) WHERE log = ?4"
+        db.execute(change, (log.ms, log.n, log.bytes, name))
         self._retain(db, name, log, now)
         return entry
 
@@ -294,8 +310,7 @@ class SqliteStore:
             db.execute(f"DELETE FROM {table} WHERE log = ?", (name,))
 
     def _sweep(self, db: Connection, now: float) -> None:
-        """Remove the logs whose time to live is over."""
-        for (name,) in db.execute("SELECT log FROM logs WHERE removal <= ?", (now,)).fetchall():
+        for (name,) in db.execute(_OVER, (now, now - ORPHAN_SECONDS)).fetchall():
             self._remove(db, name)
 
     def _state(self, db: Connection, name: str, now: float) -> State | None:
@@ -311,4 +326,5 @@ class SqliteStore:
             ended=log.removal is not None,
             lease=None if log.due is None or log.removal is not None else log.due - now,
             read=None if log.attended is None else now - log.attended,
+            first=log.first,
         )
