@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from . import observe
-from .deadlines import GRAIN, Deadline, Deadlines
+from .deadlines import Deadline, Deadlines
 from .encoding import Gzip
 from .errors import BodyTooLarge, LocalError, ProtocolError, RemoteError
 from .fields import Headers
@@ -142,7 +142,7 @@ class StreamSink:
 
     __slots__ = (
         "_deadlines", "_encoder", "_frame", "_gzip", "_head", "_heartbeat", "_patience", "_prelude", "_pulse",
-        "_record", "_send", "_timer", "_transport", "_wire", "chunks",
+        "_record", "_send", "_silent", "_spoken", "_timer", "_transport", "_wire", "chunks",
     )  # fmt: skip
 
     def __init__(
@@ -171,6 +171,8 @@ class StreamSink:
         self._heartbeat = stream.heartbeat if encoder.heartbeat else None
         self._timer: asyncio.TimerHandle | None = None  # when the head leaves at the latest
         self._prelude = b""  # what the reader has to be told first
+        self._spoken = 0  # how many chunks there were when that was last looked at ...
+        self._silent = -1  # ... and for how many halves of a heartbeat there were no more; -1: something just left
         self._pulse: Deadline | None = None
         self.chunks = 0
         """Pieces of the body written."""
@@ -203,9 +205,7 @@ class StreamSink:
         if not self.chunks:
             observe.first_chunk(self._record)
         self.chunks += 1
-        if self._head is not None:
-            return self._transport.write(self._open() + self._send(payload))
-        return self._transport.write(self._send(payload))
+        return self._transport.write(self._send(payload) if self._head is None else self._open() + self._send(payload))
 
     @property
     def framing(self) -> Frame:
@@ -248,7 +248,7 @@ class StreamSink:
             self._send = lambda payload: frame(compress(payload))
         self._head = None
         if self._heartbeat is not None:
-            self._pulse = self._deadlines.after(self._heartbeat, self._beat_in_silence)
+            self._pulse = self._deadlines.after(self._heartbeat / 2, self._beat_in_silence)
         return data + self._send(self._prelude)
 
     def beat(self) -> None:
@@ -257,12 +257,14 @@ class StreamSink:
             self._transport.write(self._send(self._encoder.heartbeat))
 
     def _beat_in_silence(self) -> None:
+        """Look twice in a heartbeat for silence; so a chunk needs no clock, and silence lasts a heartbeat at most."""
         assert self._heartbeat is not None
-        silence = self._transport.silence
-        if silence >= self._heartbeat - GRAIN:
-            silence = 0.0
+        self._silent = self._silent + 1 if self.chunks == self._spoken else 0
+        self._spoken = self.chunks
+        if self._silent == 1:  # it began up to half a heartbeat before the last look
+            self._silent = -1
             self.beat()
-        self._pulse = self._deadlines.after(self._heartbeat - silence, self._beat_in_silence)
+        self._pulse = self._deadlines.after(self._heartbeat / 2, self._beat_in_silence)
 
     def tell_closing(self) -> None:
         """Tell the reader that the server closes, and when to come back: not all at the same time."""

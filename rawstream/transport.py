@@ -27,7 +27,7 @@ class Transport(asyncio.Protocol):
     __slots__ = (
         "__weakref__", "_behind", "_body_ended", "_connected", "_deadlines", "_drained", "_ended", "_fd", "_gone",
         "_inbox", "_left", "_left_at", "_limits", "_loop", "_lost", "_readable", "_reading", "_stall", "_timeouts",
-        "_transport", "_turns", "_work", "_wrote_at", "client", "dropping", "sent", "watched", "when_writable",
+        "_transport", "_turns", "_work", "client", "dropping", "sent", "watched", "when_writable",
         "writable",
     )  # fmt: skip
 
@@ -69,7 +69,6 @@ class Transport(asyncio.Protocol):
         """The peer's address and port; None on a Unix socket."""
         self.sent = 0
         """Bytes written."""
-        self._wrote_at = 0.0  # in the loop's time
 
     # -- asyncio's callbacks -----------------------------------------------------------------------------------------
 
@@ -214,7 +213,6 @@ class Transport(asyncio.Protocol):
         Returns `writable`.
         """
         if self._fd >= 0 and not self._behind:  # asyncio's transport would do the same, at four times the price
-            self._wrote_at = self._loop.time()
             try:
                 sent = os.write(self._fd, data)
             except OSError:
@@ -226,13 +224,12 @@ class Transport(asyncio.Protocol):
             return self._hand_over(memoryview(data)[sent:])
         if self._transport.is_closing():
             return False
-        self._wrote_at = self._loop.time()
         self._behind = bool(self._transport.get_write_buffer_size())
         return self.write(data) if self._fd >= 0 and not self._behind else self._hand_over(data)
 
     def _hand_over(self, data: bytes | memoryview) -> bool:
         if self._stall is None:  # then all that was sent before has left
-            self._left, self._left_at = self.sent, self._wrote_at
+            self._left, self._left_at = self.sent, self._loop.time()
             self._stall = self._deadlines.after(self._timeouts.write_stall / 4, self._look_for_stall)
         self.sent += len(data)
         self._transport.write(data)
@@ -309,11 +306,6 @@ class Transport(asyncio.Protocol):
     def unread(self) -> bool:
         """More has come than was read: it is held still, or was dropped, and more of it may be on its way."""
         return self.dropping or bool(self._inbox)
-
-    @property
-    def silence(self) -> float:
-        """Seconds since something was last written."""
-        return self._loop.time() - self._wrote_at
 
     @property
     def tls(self) -> bool:

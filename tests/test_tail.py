@@ -210,13 +210,23 @@ def test_readers_of_one_form_and_framing_share_a_view() -> None:
 def test_a_piece_is_all_that_comes_after_a_place_in_one_frame(form: Callable[[Entry], bytes]) -> None:
     tail = tail_of(*entries(4, 6))
     body = b"".join(map(form, entries(5, 6)))
-    assert tail.view(form, chunked).after(4) == (b"%x\r\n%b\r\n" % (len(body), body), entry(6))
-    assert tail.view(form, until_close).after(4) == (body, entry(6))
+    assert tail.view(form, chunked)[4] == (b"%x\r\n%b\r\n" % (len(body), body), Id(1006, 6), False, True)
+    assert tail.view(form, until_close)[4] == (body, Id(1006, 6), False, True)
+
+
+def test_a_piece_says_whether_the_log_ends_with_it_and_whether_it_is_the_newest() -> None:
+    large = entry(1, '"' + "x" * PIECE + '"')
+    tail = tail_of(large, entry(2))
+    view = tail.view(as_line, until_close)
+    assert view[0] == (as_line(large), Id(1001, 1), False, False)
+    end = Entry(Id(1003, 3), "stream-end", "{}")
+    tail.extend([end])
+    assert view[2] == (as_line(end), Id(1003, 3), True, True)
 
 
 def test_there_is_no_piece_at_the_end_nor_before_the_tail() -> None:
     view = tail_of(*entries(4, 6)).view(as_event, chunked)
-    assert view.after(6) is view.after(2) is view.after(7) is None
+    assert view[6] is view[2] is view[7] is None
 
 
 def test_a_piece_is_made_once_for_all_who_are_at_one_place() -> None:
@@ -228,35 +238,35 @@ def test_a_piece_is_made_once_for_all_who_are_at_one_place() -> None:
 
     tail = tail_of(*entries(1, 3))
     view = tail.view(form, chunked)
-    piece = view.after(1)
+    piece = view[1]
     assert piece is not None
-    assert view.after(1) is piece
+    assert view[1] is piece
     assert made == [2, 3]
-    view.after(0)
+    assert view[0] is not None
     assert made == [2, 3, 1], "an entry is made once, whatever piece it is in"
     tail.extend([entry(4)])
-    grown = view.after(1)
+    grown = view[1]
     assert grown is not None
-    assert grown.last == entry(4)
+    assert (grown.last, grown.newest) == (Id(1004, 4), True)
     assert made == [2, 3, 1, 4]
 
 
 def test_what_was_remembered_is_forgotten_when_numbers_begin_again() -> None:
     tail = tail_of(entry(1, '"old"'), entry(2, '"old"'))
     view = tail.view(as_event, until_close)
-    assert view.after(0) is not None
+    assert view[0] is not None
     tail.extend([entry(1, '"new"'), entry(2, '"new"')])
-    assert view.after(0) == (as_event(entry(1, '"new"')) + as_event(entry(2, '"new"')), entry(2, '"new"'))
+    assert view[0] == (as_event(entry(1, '"new"')) + as_event(entry(2, '"new"')), Id(1002, 2), False, True)
 
 
 def test_places_without_end_are_not_remembered_without_end() -> None:
     tail = tail_of(*entries(1, 1000, "x" * 1000))
     view = tail.view(as_line, chunked)
     for number in range(1000):
-        view.after(number)
+        assert view[number] is not None
     tracemalloc.start()
     for number in range(1000):
-        view.after(number)
+        assert view[number] is not None
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 130 * PIECE
@@ -268,7 +278,7 @@ def test_the_bytes_of_entries_are_held_no_longer_than_the_entries() -> None:
     tracemalloc.start()
     for number in range(200):
         tail.extend([entry(number + 1, '"' + "x" * 100_000 + '"')])
-        assert view.after(number) is not None
+        assert view[number] is not None
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 4 * BYTES
@@ -279,15 +289,16 @@ def test_entries_are_made_again_where_they_were_forgotten() -> None:
     view = tail.view(as_line, until_close)
     for n in range(1, 4 * ENTRIES):
         tail.extend([entry(n)])
-        assert view.after(n - 1) == (as_line(entry(n)), entry(n))
-    assert view.after(3 * ENTRIES) == (b"".join(map(as_line, entries(3 * ENTRIES + 1, 4 * ENTRIES - 1))), tail.newest)
+        assert view[n - 1] == (as_line(entry(n)), entry(n).id, False, True)
+    rest = b"".join(map(as_line, entries(3 * ENTRIES + 1, 4 * ENTRIES - 1)))
+    assert view[3 * ENTRIES] == (rest, tail.last, False, True)
 
 
 def test_entries_of_the_log_are_framed_in_pieces() -> None:
     view = Tail(START).view(as_line, chunked)
     page = entries(1, 6, '"' + "x" * (PIECE // 3) + '"')
     pieces = list(view.pieces(page))
-    assert [piece.last.id.n for piece in pieces] == [2, 4, 6]
+    assert [piece.last.n for piece in pieces] == [2, 4, 6]
     body = as_line(page[0]) + as_line(page[1])
     assert pieces[0].sent == b"%x\r\n%b\r\n" % (len(body), body)
     assert list(view.pieces([])) == []
@@ -312,13 +323,13 @@ def test_each_reader_gets_what_follows_its_place_however_the_tail_grows(seed: in
             tail.extend(entries(appended + 1, appended + more, '"' + "x" * size + '"'))
             appended += more
         reader = dice.choice([*readers])
-        piece = views[reader % 2].after(readers[reader])
+        piece = views[reader % 2][readers[reader]]
         if piece is None:
             if not tail.reaches(readers[reader]):
                 readers[reader] = tail.last.n
             assert readers[reader] == appended
             continue
         got = piece.sent.count(b"\n\n" if reader % 2 == 0 else b"\n")
-        assert piece.last.id.n == readers[reader] + got
+        assert piece.last.n == readers[reader] + got
         assert tail.after(readers[reader])[0].id.n == readers[reader] + 1
-        readers[reader] = piece.last.id.n
+        readers[reader] = piece.last.n

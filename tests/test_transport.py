@@ -571,14 +571,6 @@ async def test_soon_calls_back_with_others(make: Make, clock: Clock) -> None:
     assert sorted(steps.done) == ["one", "two"]
 
 
-async def test_silence_is_the_time_since_something_was_written(make: Make, clock: Clock) -> None:
-    made = make()
-    made.transport.write(b"x")
-    assert made.transport.silence == 0
-    await clock.advance(7)
-    assert made.transport.silence == 7
-
-
 async def test_later_calls_back_exactly(make: Make, clock: Clock) -> None:
     made, steps = make(), Steps()
     made.transport.later(0.125, lambda: steps("called"))

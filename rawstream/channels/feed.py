@@ -141,17 +141,13 @@ class Feed:
 
     def advance(self) -> None:
         """Write what the tail has after its place, as far as the reader takes it."""
-        if not self._ready:
-            return
-        view, tail = self._view, self._tail
-        while not self._lost and (piece := view.after(self._number)) is not None:
+        while self._ready and (piece := self._view[self._number]) is not None:
             if not self._send(piece):
                 self._ready = False
                 self._sink.when_writable(self._go_on)
+            elif piece.newest:
                 return
-            if self._number == tail.last.n:
-                return
-        if not tail.reaches(self._number):
+        if self._ready and not self._tail.reaches(self._number):
             self._wake()
 
     def beat(self) -> None:
@@ -161,27 +157,26 @@ class Feed:
 
     def doubt(self) -> None:
         """The log may not be the one that it was: its place must be looked up."""
-        self._lost = True
+        self._lost, self._ready = True, False
         self._wake()
 
     def finish(self) -> None:
         """Nothing more will be written."""
-        self.over = True
+        self.over, self._ready = True, False
         self._wake()
 
     # -- from here on for itself -------------------------------------------------------------------------------------
 
     def _send(self, piece: Piece) -> bool:
         """Returns whether more may be written."""
-        frame, last = piece
-        self._place = last.id
-        self._number = last.id.n
+        sent, self._place, ends, _ = piece
+        self._number = self._place.n
         if not self.chunks:
             self._sink.first_chunk()
         self.chunks += 1
-        if last.event is not None and last.ends:
+        if ends:
             self.finish()
-        return self._out.write(frame) and not self.over
+        return self._out.write(sent) and not ends
 
     async def _catch_up(self) -> None:
         """Read the log until the tail has the rest, however long the reader takes. Raises StoreUnavailable."""
@@ -251,7 +246,7 @@ class Feed:
 
     def _go_on(self) -> None:
         """Write what there is, and then what comes."""
-        self._ready = True
+        self._ready = not (self._lost or self.over)
         self.advance()
 
     def _wake(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -43,33 +43,40 @@ def as_line(entry: Entry) -> bytes:
 
 
 class Piece(NamedTuple):
-    """Some entries as they are sent, and the last of them."""
+    """Some entries as they are sent, the last of them, whether the log ends with it, and whether it is the newest."""
 
     sent: bytes
-    last: Entry
+    last: Id
+    ends: bool
+    newest: bool
 
 
-class View:
-    """A tail in one form and framing: the same bytes for all who read it so."""
+class View(dict[int, Piece | None]):
+    """A tail in one form and framing: the same bytes for all who read it so.
 
-    __slots__ = ("_form", "_framing", "_made", "_pieces", "_tail")
+    `view[number]` is what comes after the entry of this number, or the first part of it; None at the end, or if the
+    tail begins later. It is made when it is first asked for.
+    """
+
+    __slots__ = ("_form", "_framing", "_made", "_tail")
 
     def __init__(self, tail: Tail, form: Callable[[Entry], bytes], framing: Framing) -> None:
         self._tail = tail
         self._form = form
         self._framing = framing
         self._made: dict[int, bytes] = {}  # entries, by their number
-        self._pieces: dict[int, Piece] = {}  # by the number that they come after; they reach as far as a piece may
 
-    def after(self, number: int) -> Piece | None:
-        """What comes after this entry, or the first part of it; None at the end, or if the tail begins later."""
-        piece = self._pieces.get(number)
-        if piece is None and (entries := self._tail.after(number)):
-            piece = Piece(self._framing(b"".join(map(self._bytes_of, entries))), entries[-1])
-            if len(self._pieces) >= _MEMORY:
-                self._pieces.clear()
-            self._pieces[number] = piece
+    def __missing__(self, number: int) -> Piece | None:
+        entries = self._tail.after(number)
+        piece = self._piece(map(self._bytes_of, entries), entries[-1]) if entries else None
+        if len(self) >= _MEMORY:
+            self.clear()
+        self[number] = piece
         return piece
+
+    def _piece(self, made: Iterable[bytes], last: Entry) -> Piece:
+        ends = last.event is not None and last.ends
+        return Piece(self._framing(b"".join(made)), last.id, ends, last.id == self._tail.last)
 
     def made(self, entry: Entry) -> bytes:
         """An entry as it is sent."""
@@ -80,7 +87,7 @@ class View:
         rest = entries
         while rest:
             count = _count(rest)
-            yield Piece(self._framing(b"".join(map(self._form, rest[:count]))), rest[count - 1])
+            yield self._piece(map(self._form, rest[:count]), rest[count - 1])
             rest = rest[count:]
 
     def _bytes_of(self, entry: Entry) -> bytes:
@@ -91,7 +98,7 @@ class View:
 
     def forget(self) -> None:
         """The numbers are not those of before any more."""
-        self._pieces.clear()
+        self.clear()
         self._made.clear()
 
     def drop(self, number: int) -> None:
@@ -100,7 +107,7 @@ class View:
 
     def changed(self) -> None:
         """The tail has grown: no piece reaches to its end now."""
-        self._pieces.clear()
+        self.clear()
 
 
 class Tail:
