@@ -31,6 +31,14 @@ PAGE = ROOT / "demo.html"
 # No sandbox: in a container we are root. The others keep the browser from asking the network for anything of its own.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+# For each window Chromium makes ready two more pages, which are to unfold below the address bar when somebody types
+# there: a third of the processor time of all tests. The last --disable-features counts, so Playwright's are here again.
+FLAGS += [
+    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,PreloadTopChromeWebUI,"
+    "AvoidUnnecessaryBeforeUnloadCheckSync,DestroyProfileOnBrowserClose,HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,"
+    "LensOverlay,MediaRouter,PaintHolding,ThirdPartyStoragePartitioning,AvoidCorsURLLoaderRestartOnRedirect,"
+    "OptimizationHints,NetworkTimeServiceQuerying,AimEnabled,PreconnectToSearch"
+]
 REBOUND = "rebound.example"  # a stranger's name that leads here
 FLAGS += [f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"]
 

@@ -204,7 +204,7 @@ async def test_the_connection_lost_the_browser_goes_on(
 
 async def test_a_job_that_is_not_there_any_more(demo: str, open_page: OpenPage) -> None:
     page = await open_page(f"{demo}#job=gone", expect_errors=True)
-    await ended(page, "failed", "The server answered: 404 Not Found: there is no run gone")
+    await ended(page, "failed", "The server answered: 404 there is no run gone")
 
 
 async def test_starting_again_leaves_the_first(
