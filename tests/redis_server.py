@@ -99,8 +99,15 @@ def redis_running() -> Iterator[RedisServer]:
         yield server
 
 
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores wait for their Redis, which may have to wait for a processor, almost as long as a test may take."""
+    for module in ("redis_commands", "redis_follower"):
+        monkeypatch.setattr(f"rawstream.channels.{module}.PATIENCE", 15.0)
+
+
 @pytest.fixture
-def redis_server(redis_running: RedisServer) -> RedisServer:
+def redis_server(redis_running: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
     """The same, and it is empty."""
     assert redis_running.ask("FLUSHALL") == b"+OK\r\n"
+    be_patient(monkeypatch)
     return redis_running

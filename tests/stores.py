@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rawstream.channels.log import KEY_SECONDS, START, Entry, Id, Retention, State, Store
+from rawstream.channels.log import KEY_SECONDS, ORPHAN_SECONDS, START, Entry, Id, Retention, State, Store
 from rawstream.errors import ChannelEnded
 
 KINDS = ["memory", "sqlite", "redis"]
@@ -18,6 +22,13 @@ LONG = 1000.0
 """Seconds that no test takes."""
 
 _numbers = itertools.count(1)
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A directory that no disk is behind, where there is such a thing: the disk may have much to do for others."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as directory:
+        yield Path(directory)
 
 
 class WallClock:
@@ -135,6 +146,7 @@ class ModelLog:
     due: float = 0.0
     removal: float | None = None
     attended: float | None = None
+    first: int | None = None
     last: Id = START
     held: list[Entry] = field(default_factory=list)
     keys: list[tuple[str, float, Id]] = field(default_factory=list)
@@ -150,9 +162,14 @@ class Model:
         self.history: dict[str, list[Entry]] = {}
         """All that was ever appended, by name."""
 
+    def _is_over(self, log: ModelLog) -> bool:
+        if log.removal is None:
+            return log.owner is not None and log.due + ORPHAN_SECONDS <= self._clock.now
+        return log.removal <= self._clock.now
+
     def _look(self) -> dict[str, ModelLog]:
         now, kept = self._clock.now, self._retention
-        self._logs = {name: log for name, log in self._logs.items() if log.removal is None or log.removal > now}
+        self._logs = {name: log for name, log in self._logs.items() if not self._is_over(log)}
         for log in self._logs.values():
             ages = [now - entry.id.ms / 1000 for entry in log.held]
             sizes = [len(entry.data.encode()) for entry in log.held]
@@ -170,6 +187,7 @@ class Model:
 
     def _add(self, name: str, log: ModelLog, event: str | None, data: str) -> Id:
         log.last = Id(max(self._clock.ms, log.last.ms), log.last.n + 1)
+        log.first = log.last.ms if log.first is None else log.first
         entry = Entry(log.last, event, data)
         log.held.append(entry)
         self.history.setdefault(name, []).append(entry)
@@ -220,6 +238,7 @@ class Model:
                 ended=log.removal is not None,
                 lease=log.due - now if log.owner and log.removal is None else None,
                 read=None if log.attended is None else now - log.attended,
+                first=log.first,
             )
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Awaitable, Callable
@@ -253,6 +254,37 @@ async def test_who_has_seen_another_log_s_end_is_not_over(log: Log) -> None:
     place = await log.locate(Id(5, 4))
     assert place.gap is not None
     assert not place.over
+
+
+@pytest.mark.parametrize(
+    "after", [Id(BEGAN - 5000, 0), Id(BEGAN - 5000, 2), Id(BEGAN + 9, 1), Id(BEGAN + 9, 4)], ids=str
+)
+async def test_what_was_seen_before_the_log_began_is_not_counted(log: Log, after: Id) -> None:
+    """A store that forgets has begun anew, and holds little: its numbers say nothing to who comes from before."""
+    entries = await log.grow(9)
+    await log.store.trim("x", id_of(8))
+    place = await log.locate(after)
+    assert place.gap == Gap(after, place.id, None)
+    assert await log.store.read("x", place.id, 9) == entries[7:]
+    assert await log.locate(START) == Place(place.id, Gap(START, place.id, 7)), "who has seen nothing misses all of it"
+    assert (await log.locate(id_of(1))).gap == Gap(id_of(1), place.id, 6)
+
+
+async def test_who_was_told_of_a_log_before_this_one_is_told_that_it_is_another(log: Log) -> None:
+    """Its place is before the first entry, which is held: but what was lost is not of this log."""
+    await log.grow(3)
+    before = Id(BEGAN - 5000, 0)
+    assert (await log.locate(before)).gap == Gap(before, Id(BEGAN + 10, 0), None)
+    assert (await log.locate(Id(BEGAN + 10, 0))).gap is None
+
+
+async def test_a_log_whose_beginning_is_not_known_is_taken_for_that_which_was_seen(log: Log) -> None:
+    await log.grow(9)
+    await log.store.trim("x", id_of(8))
+    known = await state(log.store, "x")
+    after = Id(BEGAN - 5000, 2)
+    place = await locate(log.store, "x", after, dataclasses.replace(known, first=None))
+    assert place.gap == Gap(after, place.id, 5)
 
 
 # -- a log that changes while it is looked at ------------------------------------------------------------------------

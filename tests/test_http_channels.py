@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from support import Clock, Peer, Served, Serving, chunk, request, until
+from support import Clock, Peer, Served, Serving, chunk, in_background, request, until
+from unsteady import Staged
 
 from rawstream import Event, Hub, Request, Router, Timeouts, errors
 from rawstream.channels.http import add_channels, add_jobs, checked_token
@@ -714,6 +715,18 @@ async def test_a_key_makes_it_safe_to_begin_a_job_again(api: Api, hub: Hub) -> N
     other = await api.post("/jobs", "endless", "Idempotency-Key: other")
     unnamed = [await api.post("/jobs", "endless") for _ in range(2)]
     assert len({first.id, other.id, *(answer.id for answer in unnamed)}) == 4 == len(hub.owners)
+
+
+async def test_of_those_who_begin_a_job_at_once_with_one_key_one_is_told_that_it_did(api: Api, hub: Hub) -> None:
+    """All of them look for it, and find none, before the first begins it."""
+    store, all_have_looked = Staged(), asyncio.Barrier(3)
+    store.after("state", *[all_have_looked.wait] * 3)
+    await store.open()
+    hub._store = store
+    posts = [in_background(api.post("/jobs", "endless", "Idempotency-Key: k")) for _ in range(3)]
+    answers = [await post for post in posts]
+    assert sorted(answer.status for answer in answers) == [200, 200, 201]
+    assert len({answer.json["id"] for answer in answers}) == len(hub.owners) == 1
 
 
 async def test_a_job_is_stopped_once_and_its_readers_are_told(api: Api, hub: Hub) -> None:

@@ -8,14 +8,14 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, cast
 
 import pytest
-from support import in_background, settle, until
+from support import Failures, Serving, get, in_background, settle, until
 from unsteady import Staged, Unsteady, away, hub_of
 
-from rawstream import Hub
+from rawstream import Hub, Request
 from rawstream.channels import Channel
 from rawstream.channels.log import Id
 from rawstream.channels.tail import ENTRIES
-from rawstream.errors import BadEventId, LocalError, StoreUnavailable
+from rawstream.errors import BadEventId, LocalError, StoreUnavailable, Unavailable
 from rawstream.sse import Event
 
 pytestmark = [pytest.mark.usefixtures("orderly"), pytest.mark.either_loop]
@@ -176,15 +176,48 @@ async def test_a_reader_that_is_cancelled_while_it_joins_leaves_the_channel() ->
         assert news.subscribers == 0
 
 
-async def test_readers_end_when_their_hub_closes(hub: Hub, news: Channel) -> None:
-    await news.publish(1)
-    reader = news.read()
-    task = in_background(datas(reader))
-    await until(lambda: news.subscribers == 1)
-    await settle()
+async def test_a_reader_whose_hub_closes_is_told_that_this_is_not_the_end(hub: Hub, news: Channel) -> None:
+    """And it is no failure of the store: who tries again after such would open the hub again."""
+    waiting = await begun(news, news.read())
     await hub.close()
-    assert await task == []
+    with pytest.raises(Unavailable, match="the hub was closed") as raised:
+        await waiting
+    assert not isinstance(raised.value, StoreUnavailable)
+    assert raised.value.status == 503
     assert news.subscribers == 0
+
+
+async def test_what_a_reader_was_about_to_take_comes_before_the_word_that_the_hub_was_closed(
+    hub: Hub, news: Channel
+) -> None:
+    await published(news, 1, 2)
+    reader = news.read("earliest")
+    assert (await anext(reader)).data == 1
+    await hub.close()
+    assert (await anext(reader)).data == 2
+    with pytest.raises(Unavailable):
+        await anext(reader)
+    assert news.subscribers == 0
+
+
+async def test_what_is_made_of_a_channel_is_not_told_as_complete_when_the_hub_closes(
+    hub: Hub, news: Channel, serving: Serving, failures: Failures
+) -> None:
+    """An EventSource would never come back after `stream-end`."""
+
+    async def shout(request: Request) -> AsyncIterator[Any]:
+        async for event in news.read():
+            yield event.data.upper()
+
+    served = await serving(shout)
+    peer = await served.ask(get("/", "text/event-stream"))
+    await peer.head()
+    await until(lambda: news.subscribers == 1)
+    await news.publish("text")
+    assert b"data: TEXT\n\n" in await peer.until(b"TEXT\n\n")
+    await hub.close()
+    assert b"event: stream-error\n" in await peer.until(b"503")
+    failures.records.clear()
 
 
 # -- a slow reader ---------------------------------------------------------------------------------------------------

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis_server import RedisServer, running_redis
+from redis_server import RedisServer, be_patient, running_redis
 from stores import LONG, Heard, WallClock, appended, everything
 from support import Failures, in_background
 
-from rawstream.channels import redis, redis_commands
-from rawstream.channels.log import END, START, Entry, Id, Retention
+from rawstream.channels import redis_commands, redis_follower
+from rawstream.channels.log import END, ERROR, ORPHAN_SECONDS, START, Entry, Id, Retention
 from rawstream.channels.redis import RedisStore
 from rawstream.channels.redis_commands import exchange
 from rawstream.errors import ChannelEnded, LocalError, OutcomeUnknown, StoreUnavailable
@@ -61,16 +61,17 @@ async def opened(orderly: None) -> AsyncIterator[Open]:
 
 
 @pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
+def own_redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
     """One that a test may kill; what it has acknowledged is on disk."""
+    be_patient(monkeypatch)
     with running_redis() as server:
         yield server
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call is given up soon."""
-    monkeypatch.setattr(redis_commands, "PATIENCE", 0.2)
+def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """From now on a call is given up after so many seconds."""
+    return lambda seconds: monkeypatch.setattr(redis_commands, "PATIENCE", seconds)
 
 
 class Proxy:
@@ -148,14 +149,17 @@ async def test_an_append_with_a_key_is_repeated_until_there_is_a_reply(proxy: Pr
     assert [entry.data for entry in await everything(store, "a")] == ["1", "2"]
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_who_repeats_a_key_later_is_told_the_first_id(proxy: Proxy, opened: Open) -> None:
+async def test_who_repeats_a_key_later_is_told_the_first_id(
+    proxy: Proxy, opened: Open, patience: Callable[[float], None]
+) -> None:
     store = await opened(proxy.url)
     await store.append("a", "1")
     proxy.losses = 1_000_000
+    patience(0.5)
     with pytest.raises(OutcomeUnknown):
         await store.append("a", "2", key="k")
     proxy.losses = 0
+    patience(15.0)
     assert (await store.append("a", "2", key="k")).n == 2
     assert len(await everything(store, "a")) == 2
 
@@ -204,14 +208,14 @@ async def test_a_script_that_redis_has_forgotten_runs_once(redis_server: RedisSe
     assert (await store.append("a", "3")).n == 3
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_paused_redis_holds_nobody_up(
-    own_redis: RedisServer, opened: Open, monkeypatch: pytest.MonkeyPatch
+    own_redis: RedisServer, opened: Open, patience: Callable[[float], None]
 ) -> None:
     store, heard = await opened(own_redis.url), Heard()
     entries = await appended(store, "a", "1")
     await store.follow("a", heard)
     own_redis.pause()
+    patience(0.5)
     with pytest.raises(OutcomeUnknown):
         await store.append("a", "2")
     with pytest.raises(StoreUnavailable) as caught:
@@ -220,7 +224,7 @@ async def test_a_paused_redis_holds_nobody_up(
     with pytest.raises(StoreUnavailable):
         await store.state("a")
     own_redis.resume()
-    monkeypatch.setattr(redis_commands, "PATIENCE", 5.0)
+    patience(15.0)
     last = await store.append("a", "3", key="k")
     entries = await everything(store, "a")
     assert [entry.data for entry in entries] == ["1", "2", "3"]
@@ -252,25 +256,35 @@ async def test_a_cancelled_call_leaves_no_reply_to_the_next(redis_server: RedisS
 # -- following -------------------------------------------------------------------------------------------------------
 
 
-async def test_one_xread_follows_however_many_logs(redis_server: RedisServer, opened: Open) -> None:
+async def test_a_delivery_costs_the_same_however_many_logs_are_followed(
+    redis_server: RedisServer, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read are the logs in which there is something, on one connection."""
     store = await opened(redis_server.url)
-    redis_server.ask("CONFIG", "RESETSTAT")
     heard = {f"log{number}": Heard() for number in range(200)}
     await asyncio.gather(*(store.follow(name, each) for name, each in heard.items()))
-    await reached(lambda: [" cmd=xread " in each for each in clients(redis_server)].count(True) == 1)
-    before = calls(redis_server, "xread")
-    assert before <= 40
-    entries = await appended(store, "log7", *map(str, range(5)))
-    await heard["log7"].reach(entries)
-    assert calls(redis_server, "xread") <= before + 5
-    assert all(not each.entries for name, each in heard.items() if name != "log7")
+    entries = [*await appended(store, "log7", "1"), *await appended(store, "log199", "1")]
+    await heard["log199"].reach(entries[1:])  # all are subscribed to, and those before it were looked at
+    read: list[int] = []
+
+    async def watched(connection: Any, *command: Any) -> Any:
+        if command[0] == "XREAD":
+            read.append(len(command) - command.index("STREAMS") - 1)
+        return await exchange(connection, *command)
+
+    monkeypatch.setattr(redis_follower, "exchange", watched)
+    entries += await appended(store, "log7", *map(str, range(5)))
+    await heard["log7"].reach([entries[0], *entries[2:]])
+    assert 1 <= len(read) <= 5
+    assert {*read} == {2}, "a stream, and the last id of it"
+    assert all(not each.entries for name, each in heard.items() if name not in ("log7", "log199"))
 
 
 async def test_a_name_that_is_added_wakes_the_reader_wherever_it_is(
     redis_server: RedisServer, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not end its block by itself in the time of this test; while it works it is not in the block."""
-    monkeypatch.setattr(redis, "_BLOCK", 1000.0)
+    """Nothing else wakes it in the time of this test."""
+    monkeypatch.setattr(redis_follower, "_SILENCE", 1000.0)
     store, other, busy = await opened(redis_server.url), await opened(redis_server.url), Heard()
     await store.follow("busy", busy)
     for number in range(60):
@@ -284,26 +298,76 @@ async def test_a_name_that_is_added_wakes_the_reader_wherever_it_is(
     await busy.reach(await everything(store, "busy"))
 
 
-async def test_a_name_that_is_added_while_the_reader_is_on_its_way_into_the_block_is_read(
+async def test_what_is_appended_before_redis_knows_who_follows_is_delivered(
     redis_server: RedisServer, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first CLIENT UNBLOCK comes too early, and unblocks nobody."""
-    monkeypatch.setattr(redis, "_BLOCK", 1000.0)
-    store, first, heard = await opened(redis_server.url), Heard(), Heard()
-    redis_server.ask("CONFIG", "RESETSTAT")
+    store, other, first, heard = await opened(redis_server.url), await opened(redis_server.url), Heard(), Heard()
+    await store.follow("another", first)
+    await first.reach(await appended(other, "another", "1"))
+    tell, entries = store._follower._tell, await appended(other, "a", "1")
 
-    async def late(connection: Any, *command: Any) -> Any:
-        if "BLOCK" in command:
-            await reached(lambda: calls(redis_server, "client|unblock") > 0)
-        return await exchange(connection, *command)
+    async def late(*command: object) -> None:
+        entries.extend(await appended(other, "a", "2"))
+        await tell(*command)
 
-    monkeypatch.setattr(redis, "exchange", late)
-    await store.append("a", "1")
+    monkeypatch.setattr(store._follower, "_tell", late)
+    assert await store.follow("a", heard) == entries[0].id
+    await heard.reach(entries[1:])
+
+
+async def test_who_follows_while_the_connection_breaks_is_told_all_the_same(
+    redis_server: RedisServer, opened: Open
+) -> None:
+    store, first = await opened(redis_server.url), Heard()
     await store.follow("a", first)
-    await reached(lambda: store._blocked is not None and store._seen == 1)
-    await store.follow("b", heard)
-    assert calls(redis_server, "client|unblock") > 0
-    await heard.reach(await appended(store, "b", "1"))
+    for number in range(5):
+        await appended(store, "a", "1")
+        await first.reach(await everything(store, "a"))
+        hearing = store._follower._hearing
+        assert hearing is not None
+        hearing._writer.transport.abort()  # type: ignore[union-attr]
+        for _ in range(number):
+            await asyncio.sleep(0)
+        heard = Heard()
+        await store.follow(f"b{number}", heard)
+        await heard.reach(await appended(store, f"b{number}", "1"))
+
+
+async def test_what_is_not_followed_any_more_is_not_subscribed_to_for_ever(
+    redis_server: RedisServer, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the logs of runs, of which there are ever new ones: at the latest when Redis is asked whether it is there."""
+    monkeypatch.setattr(redis_follower, "_SILENCE", 0.05)
+    store, heard = await opened(redis_server.url), Heard()
+
+    def subscribed() -> bytes:
+        return redis_server.ask("PUBSUB", "CHANNELS", "rawstream:log:?*")
+
+    for number in range(20):
+        await store.follow(f"run{number}", Heard())
+    await reached(lambda: subscribed().startswith(b"*20"))
+    for number in range(20):
+        store.unfollow(f"run{number}")
+    await reached(lambda: subscribed().startswith(b"*0"))
+    await store.follow("run3", heard)
+    await heard.reach(await appended(store, "run3", "1"))
+    assert len(clients(redis_server)) <= 2 + redis_commands._CONNECTIONS
+
+
+async def test_a_redis_that_says_nothing_is_asked_whether_it_is_there_and_goes_on(
+    redis_server: RedisServer, opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redis_follower, "_SILENCE", 0.02)
+    store, heard = await opened(redis_server.url), Heard()
+    await store.follow("a", heard)
+    redis_server.ask("CONFIG", "RESETSTAT")
+    await reached(lambda: calls(redis_server, "ping") >= 3)
+    store.unfollow("a")
+    redis_server.ask("CONFIG", "RESETSTAT")
+    await reached(lambda: calls(redis_server, "ping") >= 3)
+    await store.follow("a", heard)
+    await heard.reach(await appended(store, "a", "1"))
+    assert "lost" not in caplog.text
 
 
 async def test_who_follows_again_is_not_told_what_was_read_for_the_one_before(
@@ -318,10 +382,10 @@ async def test_who_follows_again_is_not_told_what_was_read_for_the_one_before(
         if command[0] == "XREAD" and reply and not following:
             store.unfollow("a")
             following.append(in_background(store.follow("a", again)))
-            await reached(lambda: "a" in store._followed)
+            await reached(lambda: b"rawstream:log:a" in store._follower._followed)
         return reply
 
-    monkeypatch.setattr(redis, "exchange", overtaken)
+    monkeypatch.setattr(redis_follower, "exchange", overtaken)
     await store.follow("a", first)
     entries = await appended(store, "a", "1")
     await reached(lambda: bool(following))
@@ -333,17 +397,18 @@ async def test_who_follows_again_is_not_told_what_was_read_for_the_one_before(
 async def test_logs_that_have_much_to_tell_do_not_keep_the_others_waiting(
     redis_server: RedisServer, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis, "_PAGE", 10)
+    monkeypatch.setattr(redis_follower, "_PAGE", 10)
     store, other = await opened(redis_server.url), await opened(redis_server.url)
     order: list[str] = []
     heard = Heard()
     await store.follow("much", lambda entries: order.extend(["much"] * len(entries)))
     await store.follow("little", heard)
-    blocked = store._followed["much"]
+    much = b"rawstream:log:much"
     await asyncio.gather(*(other.append("much", "1") for _ in range(100)))
     await reached(lambda: len(order) == 100)
-    blocked.last = b"0-0"  # as if it had been away
+    store._follower._followed[much].last = b"0-0"  # as if it had been away
     order.clear()
+    await store._follower._tell("SUBSCRIBE", much)
     await store.follow("little", lambda entries: order.extend(["little"] * len(entries)))
     await other.append("little", "1")
     await reached(lambda: len(order) == 101)
@@ -362,7 +427,8 @@ async def test_connections_that_are_killed_lose_nothing(redis_server: RedisServe
             ids.append(await store.append("a", f"{writer}.{number}", key=f"{writer}.{number}"))
             acknowledged += 1
             if acknowledged % 17 == 0:
-                redis_server.ask("CLIENT", "KILL", "TYPE", "normal")
+                for kind in ("normal", "pubsub"):
+                    redis_server.ask("CLIENT", "KILL", "TYPE", kind)
         return ids
 
     ids = await asyncio.gather(*(write(writer) for writer in range(5)))
@@ -562,9 +628,10 @@ async def test_entries_of_somebody_else_stop_no_deliveries(
     await store.follow("a", heard)
     await heard.reach(await appended(store, "a", "1"))
     redis_server.ask("XADD", "rawstream:log:a", "*", "one", "1", "two", "2", "three", "3")
+    redis_server.ask("PUBLISH", "rawstream:log:a", "")
     await reached(lambda: len(heard.entries) >= 2)
     with pytest.raises(StoreUnavailable, match="broken"):
-        redis._entry([b"1-1", [b"data", b"\xff"]])
+        redis_follower.entry_of([b"1-1", [b"data", b"\xff"]])
 
 
 @pytest.mark.parametrize(
@@ -610,7 +677,57 @@ async def test_who_reads_slower_than_the_log_is_trimmed_sees_it_by_the_numbers(
     assert [entry.id.n for entry in heard.entries] == [1, 5]
 
 
+def expiry(server: RedisServer, key: str) -> float:
+    """Seconds until it expires; negative if it never does, or is not there."""
+    return int(server.ask("PTTL", f"rawstream:{key}").removeprefix(b":")) / 1000
+
+
+def due(server: RedisServer, name: str) -> list[float]:
+    """Seconds until the keys of a log expire."""
+    return [expiry(server, f"{kind}:{name}") for kind in ("log", "meta")]
+
+
+async def test_what_a_run_has_in_redis_always_expires(redis_server: RedisServer, opened: Open) -> None:
+    """Whatever its process did last, and whether or not anybody reads it; a channel stays."""
+    store, lease = await opened(redis_server.url), 100.0
+    await store.begin("run", "token", lease)
+    assert lease < expiry(redis_server, "meta:run") <= lease + ORPHAN_SECONDS
+    await store.append("run", "1", token="token")
+    assert all(lease < each <= lease + ORPHAN_SECONDS for each in due(redis_server, "run"))
+    await store.renew("run", "token", 2 * LONG)
+    assert all(LONG + ORPHAN_SECONDS < each <= 2 * LONG + ORPHAN_SECONDS for each in due(redis_server, "run"))
+    await store.append("run", "2", token="token")
+    assert all(LONG + ORPHAN_SECONDS < each <= 2 * LONG + ORPHAN_SECONDS for each in due(redis_server, "run"))
+    await store.renew("run", "another", 9 * LONG)
+    await store.attend("run")
+    await store.end("run", END, "null", ttl=lease)
+    assert all(0 < each <= lease for each in due(redis_server, "run"))
+    await store.renew("run", "token", LONG)
+    assert all(0 < each <= lease for each in due(redis_server, "run"))
+    await store.append("channel", "1")
+    assert due(redis_server, "channel") == [-0.001, -0.001]
+
+
+async def test_an_orphan_that_is_ended_can_be_read_for_its_time(redis_server: RedisServer, opened: Open) -> None:
+    store = await opened(redis_server.url)
+    await store.begin("run", "token", 0.0)
+    while not await store.end("run", ERROR, "1", overdue=True, ttl=LONG):
+        pass
+    assert all(LONG / 2 < each <= LONG for each in due(redis_server, "run"))
+    assert [entry.data for entry in await everything(store, "run")] == ["1"]
+
+
+async def test_names_of_runs_that_have_expired_do_not_gather(redis_server: RedisServer, opened: Open) -> None:
+    store = await opened(redis_server.url)
+    await store.begin("dead", "token", LONG)
+    redis_server.ask("ZADD", "rawstream:names", "1", "dead")  # as if it were long ago
+    assert await store.names() == []
+    await store.begin("run", "token", LONG)
+    assert redis_server.ask("ZCARD", "rawstream:names") == b":1\r\n"
+
+
 APPEND_AND_TRIM = """
 for n = 2, 5 do redis.call('XADD', 'rawstream:log:a', ARGV[1] .. '-' .. n, 'data', '1') end
 redis.call('XTRIM', 'rawstream:log:a', 'MAXLEN', 1)
+redis.call('PUBLISH', 'rawstream:log:a', '')
 """

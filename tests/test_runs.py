@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hubs import KINDS, Hubs, counting, told, url
+from hubs import KINDS, Hubs, counting, endless, told, url
 from processes import ROOT
 from redis_server import RedisServer, running_redis
-from stores import WallClock
+from stores import WallClock, in_memory
 from support import Clock, Failures, Serving, Steps, get, in_background, settle, until
 from unsteady import Staged, Unsteady, away, hub_of
 
@@ -37,12 +37,13 @@ FAILED = ("stream-error", {"status": 500, "error": "Internal Server Error"})
 
 
 @pytest.fixture(params=KINDS)
-async def hubs(request: pytest.FixtureRequest, tmp_path: Path, orderly: None) -> AsyncIterator[Hubs]:
+async def hubs(request: pytest.FixtureRequest, orderly: None) -> AsyncIterator[Hubs]:
     """Of each kind."""
     redis = request.getfixturevalue("redis_server").url if request.param == "redis" else ""
-    hubs = Hubs(url(request.param, tmp_path, redis))
-    yield hubs
-    await hubs.close()
+    with in_memory() as directory:
+        hubs = Hubs(url(request.param, directory, redis))
+        yield hubs
+        await hubs.close()
 
 
 @pytest.fixture
@@ -472,6 +473,15 @@ async def test_a_run_of_a_known_id_is_attached_to_at_work_and_after(hubs: Hubs) 
     assert second.steps.done == third.steps.done == []
 
 
+async def test_the_one_that_begins_a_run_is_told_so(hubs: Hubs) -> None:
+    hub = await hubs()
+    same = await asyncio.gather(*(hub.run(endless(1), "job") for _ in range(5)))
+    assert [run.begun for run in same].count(True) == 1
+    assert not (await hub.find("job")).begun
+    await same[0].stop()
+    assert not (await hub.run(counting(1), "job")).begun, "it has ended, and is attached to"
+
+
 async def test_of_many_who_begin_it_at_once_in_two_processes_one_does(apart: Hubs) -> None:
     places = await apart(), await apart()
     works = [Work(n) for n in range(10)]
@@ -546,7 +556,7 @@ async def test_a_run_that_nobody_reads_for_long_is_stopped(clock: Clock, hub: Hu
     await clock.advance(9)
     assert work.steps.done == ["begun"]
     reader = in_background(told(run))
-    await clock.advance(60)
+    await clock.advance(15)
     assert work.steps.done == ["begun"]
     reader.cancel()
     await clock.advance(9)
@@ -602,6 +612,29 @@ async def test_readers_in_another_process_keep_a_run_at_work(apart: Hubs, short_
     assert work.steps.done == ["begun"]
     reader.cancel()
     await work.steps.reach("begun", "closing", "closed")
+
+
+async def test_readers_of_a_run_that_its_store_has_forgotten_are_told(clock: Clock) -> None:
+    """As after a Redis was away for longer than it holds a run without a word of its owner."""
+    store = Staged()
+    async with hub_of(store) as hub:
+        work = Work(1)
+        run = await hub.run(work.run(), "job")
+        await reached(run, 1)
+        seen: list[Any] = []
+
+        async def read() -> None:
+            async for event in run.read():
+                seen.append(event.data)  # noqa: PERF401 - each as it comes
+
+        reading = in_background(read())
+        await until(lambda: seen == [1])
+        await settle()
+        await store.remove("run/job")
+        await clock.advance(runs.LEASE)
+        with pytest.raises(NotFound):
+            await reading
+        await work.steps.reach("begun", "closing", "closed")
 
 
 # -- its process is gone -----------------------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 from processes import ROOT
-from stores import Heard, WallClock, appended, everything, state
+from stores import Heard, WallClock, appended, everything, in_memory, state
 from support import Failures, in_background, settle
 
+from rawstream.channels import sqlite as sqlite_store
 from rawstream.channels.log import END, ERROR, Entry, Id, Retention
 from rawstream.channels.sqlite import SqliteStore
 from rawstream.errors import ChannelEnded, StoreUnavailable
@@ -29,8 +30,10 @@ pytestmark = [pytest.mark.usefixtures("failures"), pytest.mark.either_loop]
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "channels.db")
+def path() -> Iterator[str]:
+    """What is killed here is a process, never the machine: so a disk would add nothing but waiting."""
+    with in_memory() as directory:
+        yield str(directory / "channels.db")
 
 
 @contextlib.asynccontextmanager
@@ -299,9 +302,34 @@ async def test_what_is_over_leaves_the_file(path: str, orderly: None) -> None:
         assert await ask(store, "SELECT log, key FROM keys") == [("b", "another")]
 
 
+async def test_a_file_of_an_older_version_is_brought_up_to_date(path: str, orderly: None) -> None:
+    clock = WallClock()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for statement in sqlite_store._VERSIONS[0]:
+            db.execute(statement)
+        db.execute("PRAGMA user_version = 1")
+        db.execute("INSERT INTO logs VALUES ('a', ?, 1, 1, NULL, NULL, NULL, NULL)", (clock.ms,))
+        db.execute("INSERT INTO entries VALUES ('a', 1, ?, NULL, '1')", (clock.ms,))
+        db.commit()
+    for number in (2, 3):
+        async with opened(path, now=clock) as store:
+            assert (await state(store, "a")).last.n == number - 1
+            assert (await store.append("a", "2")).n == number
+            assert (await state(store, "a")).first == clock.ms
+            assert await ask(store, "PRAGMA user_version") == [(2,)]
+
+
+async def test_what_is_over_is_found_by_indices(path: str, orderly: None) -> None:
+    """However many channels there are, one more is made at once."""
+    async with opened(path) as store:
+        plan = await ask(store, "EXPLAIN QUERY PLAN " + sqlite_store._OVER.replace("?", "1.0"))
+        used = [row[3].partition(" USING INDEX ")[2].partition(" ")[0] for row in plan if " logs " in row[3]]
+        assert used == ["removals", "leases"], plan
+
+
 async def test_the_file_of_a_newer_version_is_refused(path: str, orderly: None, failures: Failures) -> None:
     async with opened(path) as store:
-        await ask(store, "PRAGMA user_version = 2")
+        await ask(store, "PRAGMA user_version = 3")
     assert await refused(SqliteStore(path)) == "the channels' store is of a newer version"
     assert told(failures) == [
         f"the channels' store {path} is of a newer version: use the rawstream that wrote it, or name another file"

@@ -7,29 +7,29 @@ import dataclasses
 import json
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import KINDS, LONG, Heard, Model, Stores, appended, everything, state
+from stores import KINDS, LONG, Heard, Model, Stores, appended, everything, in_memory, state
 from support import in_background
 
-from rawstream.channels.log import END, ERROR, KEY_SECONDS, START, Entry, Id, Retention, State, Store
+from rawstream.channels.log import END, ERROR, KEY_SECONDS, ORPHAN_SECONDS, START, Entry, Id, Retention, State, Store
 from rawstream.errors import ChannelEnded, StoreUnavailable
 
 pytestmark = pytest.mark.either_loop
 
 
 @pytest.fixture(params=KINDS)
-async def stores(request: pytest.FixtureRequest, tmp_path: Path, orderly: None) -> AsyncIterator[Stores]:
+async def stores(request: pytest.FixtureRequest, orderly: None) -> AsyncIterator[Stores]:
     """Stores of one kind. When they are closed, none has left a thread behind (and `orderly` finds tasks)."""
     threads = {*threading.enumerate()}
     redis = request.getfixturevalue("redis_server").url if request.param == "redis" else ""
-    stores = Stores(request.param, tmp_path, redis)
-    yield stores
-    await stores.end()
+    with in_memory() as directory:
+        stores = Stores(request.param, directory, redis)
+        yield stores
+        await stores.end()
     assert {*threading.enumerate()} <= threads
 
 
@@ -189,7 +189,26 @@ async def test_an_entry_of_an_empty_event_is_no_message(store: Store) -> None:
 
 async def test_a_state_tells_of_what_is_held(store: Store) -> None:
     entries = await appended(store, "a", "1", "2", "3")
-    assert await store.state("a") == State(entries[0].id, entries[2].id, 3)
+    assert await store.state("a") == State(entries[0].id, entries[2].id, 3, first=entries[0].id.ms)
+
+
+async def test_a_state_tells_the_time_of_the_first_entry_though_it_is_not_held(stores: Stores, store: Store) -> None:
+    began = stores.clock.ms
+    entries = await appended(store, "a", "1", "2")
+    stores.clock.now += 5
+    entries += await appended(store, "a", "3")
+    assert (await state(store, "a")).first == began
+    await store.trim("a", entries[2].id)
+    assert await store.state("a") == State(entries[2].id, entries[2].id, 1, first=began)
+    await store.remove("a")
+    stores.clock.now += 5
+    await appended(store, "a", "1")
+    assert (await state(store, "a")).first == began + 10_000, "of this log, not of the one before"
+    await store.begin("run", "token", LONG)
+    assert (await state(store, "run")).first is None
+    stores.clock.now += 5
+    await store.end("run", END, "1", ttl=LONG)
+    assert (await state(store, "run")).first == began + 15_000
 
 
 async def test_names_are_sorted_and_each_is_there_once(store: Store) -> None:
@@ -210,7 +229,7 @@ async def test_a_removed_log_is_gone_and_its_name_begins_again(stores: Stores, s
     again = await store.append("a", "2", key="k")
     assert again == Id(stores.clock.ms, 1)
     assert await everything(store, "a") == [Entry(again, None, "2")]
-    assert await store.state("a") == State(again, again, 1)
+    assert await store.state("a") == State(again, again, 1, first=again.ms)
 
 
 async def test_an_ended_run_that_is_removed_may_begin_again(store: Store) -> None:
@@ -240,7 +259,7 @@ async def test_the_newest_entries_are_held(stores: Stores) -> None:
     held = await everything(store, "a")
     assert held == entries[-len(held) :]
     assert len(held) == 3 if stores.by_hand else 3 <= len(held) <= 203
-    assert await store.state("a") == State(held[0].id, entries[-1].id, len(held))
+    assert await store.state("a") == State(held[0].id, entries[-1].id, len(held), first=entries[0].id.ms)
 
 
 async def test_as_many_bytes_are_held_as_may_be(stores: Stores) -> None:
@@ -279,9 +298,10 @@ async def test_entries_are_held_until_they_are_too_old(stores: Stores) -> None:
     stores.clock.now += 4
     assert await store.newest("a", 9) == entries[1:], "also if nothing is appended"
     assert await everything(store, "a") == entries[1:]
-    assert await store.state("a") == State(entries[1].id, entries[2].id, 2)
+    assert await store.state("a") == State(entries[1].id, entries[2].id, 2, first=entries[0].id.ms)
     stores.clock.now += 100
-    assert await store.state("a") == State(entries[2].id, entries[2].id, 1), "the newest is held"
+    newest = entries[2].id
+    assert await store.state("a") == State(newest, newest, 1, first=entries[0].id.ms), "the newest is held"
     assert await everything(store, "a") == entries[2:]
     entries += await appended(store, "a", "4")
     assert await everything(store, "a") == entries[3:]
@@ -299,7 +319,7 @@ async def test_entries_before_an_id_are_trimmed(store: Store) -> None:
     await store.trim("a", entries[2].id)
     assert await everything(store, "a") == entries[2:]
     assert await store.read("a", entries[0].id, 1) == entries[2:3]
-    assert await store.state("a") == State(entries[2].id, entries[4].id, 3)
+    assert await store.state("a") == State(entries[2].id, entries[4].id, 3, first=entries[0].id.ms)
     for before in (START, entries[1].id, Id(entries[2].id.ms - 1, 999)):
         await store.trim("a", before)
     assert await everything(store, "a") == entries[2:]
@@ -309,7 +329,7 @@ async def test_a_log_that_is_trimmed_to_nothing_goes_on_with_its_numbers(stores:
     last = (await appended(store, "a", "1", "2"))[-1].id
     await store.trim("a", Id(last.ms, last.n + 1))
     assert await everything(store, "a") == []
-    assert await store.state("a") == State(None, last, 0)
+    assert await store.state("a") == State(None, last, 0, first=last.ms)
     assert await store.names() == ["a"]
     entries = await appended(store, "a", "3")
     assert await everything(store, "a") == entries
@@ -321,7 +341,7 @@ async def test_a_trimmed_end_is_an_end(store: Store) -> None:
     await store.end("a", END, "2", ttl=LONG)
     last = (await state(store, "a")).last
     await store.trim("a", Id(last.ms + 1, 0))
-    assert await store.state("a") == State(None, last, 0, ended=True)
+    assert await store.state("a") == State(None, last, 0, ended=True, first=last.ms)
     with pytest.raises(ChannelEnded):
         await store.append("a", "3")
 
@@ -408,7 +428,7 @@ async def test_an_end_is_the_last_entry(stores: Stores, store: Store, event: str
     assert await store.end("a", event, "2", ttl=LONG)
     end = Entry(Id(stores.clock.ms, 2), event, "2")
     assert await everything(store, "a") == [Entry(first, None, "1"), end]
-    assert await store.state("a") == State(first, end.id, 2, ended=True)
+    assert await store.state("a") == State(first, end.id, 2, ended=True, first=first.ms)
     with pytest.raises(ChannelEnded):
         await store.append("a", "3")
     assert not await store.end("a", END, "4", ttl=LONG)
@@ -555,7 +575,7 @@ async def test_a_run_may_be_ended_by_who_is_not_its_owner(stores: Stores, store:
     await store.begin("a", "token", LONG)
     assert await store.end("a", END, "1", ttl=LONG)
     end = Id(stores.clock.ms, 1)
-    assert await store.state("a") == State(end, end, 1, ended=True)
+    assert await store.state("a") == State(end, end, 1, ended=True, first=end.ms)
 
 
 async def test_a_run_is_ended_as_overdue_only_if_its_lease_has_run_out(stores: Stores, store: Store) -> None:
@@ -626,6 +646,56 @@ async def test_renewing_does_not_keep_an_ended_run(stores: Stores, store: Store)
     await store.renew("a", "token", LONG)
     await stores.passes(stores.short * 1.5)
     assert await store.renew("a", "token", LONG) is None
+
+
+async def test_a_run_whose_lease_ran_out_long_ago_is_removed_as_if_it_had_ended(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if nobody ever asks for it: its names tell, and a store in memory has room again."""
+    store = await stores.open(Retention(logs=4))
+    for name in ("dead", "silent", "alive"):
+        assert await store.begin(name, "token", stores.short)
+    await store.append("dead", "1", token="token", key="k")
+    await store.renew("alive", "token", 10 * LONG)
+    last = await store.append("alive", "1", token="token")
+    await store.append("channel", "1")
+    orphaned = ORPHAN_SECONDS if stores.by_hand else stores.short
+    monkeypatch.setattr(stores.module(), "ORPHAN_SECONDS", orphaned)
+    for name in ("dead", "silent"):
+        await store.renew(name, "token", stores.short)
+    if stores.by_hand:
+        await stores.passes(orphaned + stores.short - 1)
+        assert (await state(store, "dead")).entries == 1
+        await stores.passes(2)
+    else:
+        await stores.passes(orphaned + stores.short * 1.5)
+    assert await store.names() == ["alive", "channel"]
+    assert await store.state("dead") is await store.state("silent") is None
+    assert await everything(store, "dead") == []
+    assert not await store.end("dead", ERROR, "1", overdue=True, ttl=LONG)
+    assert await store.renew("dead", "token", LONG) is None
+    with pytest.raises(ChannelEnded):
+        await store.append("dead", "2", token="token")
+    assert await store.append("new", "1") == Id(stores.clock.ms, 1)
+    assert await store.begin("dead", "other", LONG)
+    assert await store.append("dead", "3", token="other", key="k") == Id(stores.clock.ms, 1)
+    assert (await state(store, "alive")).last == last
+    if stores.by_hand:
+        await stores.passes(10 * LONG)
+        assert await store.names() == ["channel", "new"], "its time comes, too"
+
+
+async def test_a_run_that_was_ended_for_its_owner_can_be_read_for_the_time_that_is_given(stores: Stores) -> None:
+    if not stores.by_hand:
+        pytest.skip("test_redis looks at the times that its keys have")
+    store = await stores.open()
+    await store.begin("a", "token", stores.short)
+    await stores.passes(stores.short + ORPHAN_SECONDS - 1)
+    assert await store.end("a", ERROR, "1", overdue=True, ttl=LONG)
+    await stores.passes(LONG - 1)
+    assert numbers(await everything(store, "a")) == [1]
+    await stores.passes(1)
+    assert await store.state("a") is None
 
 
 async def test_a_state_tells_when_there_last_were_readers(stores: Stores, store: Store) -> None:

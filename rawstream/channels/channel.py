@@ -54,7 +54,8 @@ class Channel:
     """One channel of a hub; made by `hub.channel(name)`.
 
     behind: what becomes of a subscriber that falls behind what the log holds. "gap": it is told what is missing, and
-    goes on with the oldest; "cut": its connection is cut; "latest": it is only ever sent the newest.
+    goes on with the oldest; "cut": its connection is cut (`read`, which has none, is told); "latest": it is only ever
+    sent the newest.
     """
 
     def __init__(self, hub: Hub, name: str, behind: Behind = "gap", attend: Attend | None = None) -> None:
@@ -98,7 +99,8 @@ class Channel:
         publishes nothing, and returns the first id.
 
         Raises ItemError or EventError for what cannot be published, EventTooLarge (413), ChannelEnded (409),
-        StoreUnavailable and OutcomeUnknown (503). Cancelling it leaves open whether the event is published.
+        StoreUnavailable and OutcomeUnknown (503), and LocalError if the hub is open in another event loop. Cancelling
+        it leaves open whether the event is published.
         """
         if isinstance(data, Event):
             raise ItemError("Event", "is published as publish(event.data, event.event); the log gives the id")
@@ -127,8 +129,9 @@ class Channel:
         """The events after `after` (an id, "earliest", or None for what comes next), as they come: `async for`.
 
         It begins with the first step of the `async for`. It ends with the channel, whose last event is `stream-end` or
-        `stream-error`, or when the hub closes. What the log does not hold any more is told by an event `stream-gap`.
-        Raises BadEventId (400), and StoreUnavailable (503); nothing is lost by reading on after the last id then.
+        `stream-error`. What the log does not hold any more is told by an event `stream-gap`. Raises BadEventId (400);
+        StoreUnavailable (503): nothing is lost by reading on after the last id; Unavailable (503) if the hub closes
+        before the end; NotFound for a run that is not there (any more).
         """
         return Reader(self).events(position(after))
 
@@ -266,8 +269,10 @@ def checked_data(data: Any, event: str | None, most: int = EVENT) -> str:
     """Data as JSON text. Raises ItemError, EventError for an event's name that cannot be, EventTooLarge."""
     if event is not None:
         encode(Event(None, event))  # line breaks, other types, and what UTF-8 cannot carry are refused
-        if event.startswith(CONTROL) or len(event) > _NAME:
-            raise EventError(f"an event's name has at most {_NAME} characters, and {CONTROL!r} begins rawstream's own")
+        if event.startswith(CONTROL):
+            raise EventError(f"an event's name does not begin with {CONTROL!r}, as rawstream's own do")
+        if len(event) > _NAME:
+            raise EventError(f"an event's name has at most {_NAME} characters, not {len(event)}")
     encoded = _to_line(data)[:-1]
     if len(encoded) > most:
         raise EventTooLarge(f"an event's data has at most {most} bytes as JSON here, not {len(encoded)}")
@@ -275,5 +280,11 @@ def checked_data(data: Any, event: str | None, most: int = EVENT) -> str:
 
 
 def _check_key(key: object) -> None:
-    if key is not None and not (isinstance(key, str) and 0 < len(key) <= _NAME):
+    if key is None:
+        return
+    if not (isinstance(key, str) and 0 < len(key) <= _NAME):
         raise EventError(f"a key is a str of 1 to {_NAME} characters, not {key!r}")
+    try:
+        key.encode()
+    except UnicodeEncodeError as exc:
+        raise EventError(f"a key is text that UTF-8 can carry, which {key!r} is not: {exc.reason}") from exc

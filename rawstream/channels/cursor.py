@@ -5,12 +5,11 @@ Nothing is lost without a word: each entry that is given out follows the one bef
 
 from __future__ import annotations
 
-import json
 from typing import Literal, NamedTuple, TypeAlias
 
 from rawstream.errors import LocalError
 
-from .log import START, Entry, Id, State, Store
+from .log import START, Entry, Id, State, Store, told
 
 EARLIEST = "earliest"
 """As an id: all that the log holds."""
@@ -34,7 +33,7 @@ class Gap(NamedTuple):
     @property
     def entry(self) -> Entry:
         """What the reader is told. Its id lets it go on behind the gap if it reconnects right after it."""
-        return Entry(self.to, "stream-gap", json.dumps({"missing": self.missing, "after": str(self.after)}))
+        return Entry(self.to, "stream-gap", told(missing=self.missing, after=str(self.after)))
 
 
 def position(after: object) -> After:
@@ -83,7 +82,7 @@ async def locate(store: Store, name: str, after: After, state: State | None) -> 
         if held and held[0].id == after:
             return Place(after)
         now = await store.state(name)
-        if now is None or after.n <= _oldest(now).n:  # removed or trimmed while we looked
+        if now is None or now.first != state.first or after.n <= _oldest(now).n:  # removed or trimmed while we looked
             return await locate(store, name, after, now)
     return Place(oldest, Gap(after, oldest, None))
 

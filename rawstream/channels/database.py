@@ -5,7 +5,8 @@ synced once for all of it. Nothing is answered before that transaction is commit
 
 The file is locked by SQLite itself (locking_mode EXCLUSIVE): the lock goes with the process however that ends, a child
 that was forked does not hold it, and nothing else reads the file meanwhile. Each failure is StoreUnavailable, which
-names no path; the log is told the file, the reason, and what to do.
+names no path; the log is told the file, the reason, and what to do. What SQLite cannot be given is no failure of the
+file, and its error comes back as it is.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class Trouble(Exception):
     """What SQLite does not see: what it is, for everybody, and what to do about it, for the log."""
 
 
+_FAILURES = (sqlite3.Error, OSError, MemoryError, Trouble)
+"""What the file, its disk or the machine may be to blame for. Everything else is a mistake of the caller, or ours."""
+
+
 def _code(error: BaseException) -> int:
     """SQLite's primary result code; 0 if it is none of its errors."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -80,7 +85,7 @@ class _Call:
     unkeyed: bool
     future: asyncio.Future[Any]
     result: Any = None
-    error: HTTPError | None = None
+    error: Exception | None = None
 
 
 class Database:
@@ -199,6 +204,8 @@ class Database:
         except Exception as error:
             if _code(error) == sqlite3.SQLITE_BUSY and not last:
                 return True
+            if not isinstance(error, _FAILURES):
+                raise
             raise self._unavailable(error) from error
         self._db = db
         self._places = {place: _identity(place) for place in (path, f"{path}-wal")}
@@ -234,6 +241,9 @@ class Database:
                     self._run([call])
                 return
             for call in calls:
+                if not isinstance(error, _FAILURES):
+                    call.error = error  # of who asked for what SQLite cannot be given
+                    continue
                 unavailable = self._unavailable(error)
                 call.error = OutcomeUnknown() if unsure and call.unkeyed else unavailable
                 call.error.__cause__ = error

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
 
-from rawstream.errors import EventError, EventTooLarge, HTTPError, ItemError, LocalError, NotFound
+from rawstream.errors import (
+    EventError,
+    EventTooLarge,
+    HTTPError,
+    ItemError,
+    LocalError,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+)
 from rawstream.messages import Request, Response
 from rawstream.routing import Router
 
@@ -54,7 +65,10 @@ def add_channels(
         channel = hub.channel(request.params["name"])
         data = await _data(request, hub.event_size)
         try:
-            id = await channel.publish(data, request.query.get("event") or None, _key(request))
+            id = await channel.publish(data, _event(request), _key(request))
+        except OutcomeUnknown as exc:  # there was no key; who came back after so many seconds would perhaps make two
+            unknown = "it may have been published or not; an Idempotency-Key would make repeating safe"
+            raise Unavailable(unknown) from exc
         except ItemError as exc:
             raise HTTPError(400, f"the body {exc.problem}") from exc
         except EventError as exc:
@@ -83,14 +97,18 @@ def add_channels(
 def add_jobs(
     router: Router, hub: Hub, start: Start, *, publish_token: str | None = None, subscribe_token: str | None = None
 ) -> None:
-    """Let `router` serve runs of the hub, whose items come from `start(request)`, which may raise HTTPError.
+    """Let `router` serve runs of the hub, whose items come from `start(request)`.
 
         POST   /jobs        begins one: 201 with its id; with an Idempotency-Key that began one, 200 with that one's
         GET    /jobs/{id}   its events, from the first on, or after Last-Event-ID
         DELETE /jobs/{id}   stops it
 
-    Who knows the id may read: one that was made here cannot be guessed, one made from a key is as good as the key.
+    start: a coroutine function that returns an async iterator (an async generator, say), or raises HTTPError, before
+    anything has begun. Who knows the id may read: one that was made here cannot be guessed, one made from a key is as
+    good as the key. Raises LocalError if `start` is an async generator itself.
     """
+    if inspect.isasyncgenfunction(start):
+        raise LocalError("start is a coroutine function that returns an async generator, not one itself")
 
     async def begin(request: Request) -> Response:
         key = _key(request)
@@ -131,6 +149,15 @@ def _key(request: Request) -> str | None:
     if key is not None and not 0 < len(key) <= _KEY:
         raise HTTPError(400, f"an Idempotency-Key has 1 to {_KEY} characters")
     return key
+
+
+def _event(request: Request) -> str | None:
+    """The event's name, which is UTF-8, as a body is."""
+    try:
+        given = parse_qsl(request.head.query, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as exc:
+        raise HTTPError(400, "the query is not UTF-8") from exc
+    return dict(given).get("event") or None
 
 
 async def _data(request: Request, most: int) -> Any:

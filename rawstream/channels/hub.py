@@ -24,6 +24,7 @@ from .runs import LEASE, TTL, Owner, Run, attend
 from .slices import Slices
 
 _FOR_EVER = math.inf  # the lease of a run that cannot outlive its store
+_LONGEST = 1e9  # seconds, 31 years: every store can add as much to the time
 
 
 _open: WeakSet[Hub] = WeakSet()
@@ -35,14 +36,16 @@ class Hub:
     url: "memory:" (this process, forgotten with it), "sqlite:///file" (this process, kept; four slashes for an absolute
         path) or "redis://host:port/db" (any number of processes and machines; needs the extra `redis`). Each may be
         followed by how much is held of each channel, as in "memory:?entries=1000&age=3600": see `Retention`.
-    event_size: bytes of an event's data, as JSON, beyond which it is refused.
+    event_size: bytes of an event's data, as JSON text, beyond which it is refused; 1 or more.
 
-    It connects when it is first used, or by `async with`, which closes it too; after `close` it may be used again, in
-    another event loop too. Open it around the server: `async with hub, serve(router):`.
-    Raises LocalError for a URL that is none of these.
+    It connects when it is first used, or by `async with`, which closes it too. It belongs to the event loop in which it
+    is open; after `close` it may be used again, in another one too. Open it around the server: `async with hub,
+    serve(router):`. Raises LocalError for a URL that is none of these, and for another size.
     """
 
     def __init__(self, url: str = "memory:", *, event_size: int = EVENT) -> None:
+        if type(event_size) is not int or event_size < 1:
+            raise LocalError(f"event_size is a whole number of bytes, 1 or more, not {event_size!r}")
         self._store = _store(url)
         self._open: asyncio.Task[None] | None = None
         self._channels: WeakValueDictionary[str, Channel] = WeakValueDictionary()
@@ -120,11 +123,17 @@ class Hub:
 
         id: its name; None makes one. An id that is known, at work or ended, is attached to: `iterator` is then closed
             without having begun, and the run says so: not `begun`. ttl: seconds for which it can be read after its end.
-        linger: stop it when nobody has read it for so many seconds; None lets it work without readers.
+        linger: stop it when nobody has read it for so many seconds; None lets it work without readers. Both are above
+            0, and at most 1e9.
 
-        Raises BadName (400) and StoreUnavailable (503). Cancelling it closes `iterator`.
+        Raises BadName (400), StoreUnavailable (503), and LocalError for what is no async iterator, for other seconds,
+        and if the hub is open in another event loop. Cancelling it closes `iterator`.
         """
+        _check_iterator(iterator)
         try:
+            _check_seconds("ttl", ttl)
+            if linger is not None:
+                _check_seconds("linger", linger)
             name = secrets.token_hex(16) if id is None else checked_name(id)
             store, token, channel = await self.store(), secrets.token_hex(8), self.run_channel(name)
             try:
@@ -156,9 +165,13 @@ class Hub:
     # -- for channels and runs ---------------------------------------------------------------------------------------
 
     async def store(self) -> Store:
-        """The store, open. Raises StoreUnavailable."""
+        """The store, open in the running loop. Raises StoreUnavailable, and LocalError if it is open in another."""
+        loop = asyncio.get_running_loop()
         if self._open is None or (self._open.done() and (self._open.cancelled() or self._open.exception())):
-            self._open = asyncio.create_task(self._store.open())
+            self._open = loop.create_task(self._store.open())
+        elif self._open.get_loop() is not loop:
+            where = "use it there, by asyncio.run_coroutine_threadsafe, say, or close it there first"
+            raise LocalError(f"this hub is open in another event loop, and belongs to one at a time: {where}")
         if not self._open.done():
             await asyncio.shield(self._open)
             _open.add(self)
@@ -186,6 +199,20 @@ class Hub:
         if channel is None:
             channel = self._channels[f"run/{name}"] = Channel(self, name, attend=partial(attend, self.owners))
         return channel
+
+
+def _check_iterator(iterator: object) -> None:
+    if hasattr(iterator, "__aiter__"):
+        return
+    if asyncio.iscoroutine(iterator):
+        iterator.close()  # else Python would say that it was never awaited
+    what = type(iterator).__name__ + (": call it, and give what it returns" if callable(iterator) else "")
+    raise LocalError(f"a run takes an async iterator (an async generator, say), not {what}")
+
+
+def _check_seconds(name: str, seconds: object) -> None:
+    if type(seconds) not in (int, float) or not 0 < seconds <= _LONGEST:  # type: ignore[operator]
+        raise LocalError(f"a run's {name} is a number of seconds, above 0 and at most {_LONGEST:.0f}, not {seconds!r}")
 
 
 async def _undo(store: Store, log: str, token: str) -> None:
@@ -218,6 +245,8 @@ def _store(url: object) -> Store:
         return RedisStore(urlunsplit(parts._replace(query=rest)), retention)
     if not rest and parts.scheme == "memory" and not parts.netloc + parts.path:
         return MemoryStore(retention)
+    if parts.scheme == "sqlite" and parts.path == "/:memory:":  # to SQLite no file; to us it would be one of this name
+        raise LocalError('what no file keeps is the store "memory:", not "sqlite:///:memory:"')
     if not rest and url.lower().startswith("sqlite:///") and len(parts.path) > 1:
         from .sqlite import SqliteStore
 

@@ -7,11 +7,12 @@ a channel or a run too: so who comes late is told the same as who was there.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rawstream.errors import BadEventId, BadName, LocalError
 
@@ -50,7 +51,8 @@ class Id(NamedTuple):
         """The id that a client sent back. Raises BadEventId (400)."""
         match = _ID.fullmatch(text)
         if match is None:
-            raise BadEventId(f"an event's id is <milliseconds>-<number>, as in 1700000000000-42, not {text!r}")
+            known = "an event's id is <milliseconds>-<number>, as in 1700000000000-42"
+            raise BadEventId(f'{known}, or "earliest" for all that is held, not {text!r}')
         return cls(int(match[1]), int(match[2]))
 
 
@@ -201,5 +203,10 @@ def checked_name(name: object) -> str:
     """A channel's name: 1 to 128 letters, digits and `_ . : @ ~ -`, the first no sign. Raises BadName (400)."""
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
-    shown = name if isinstance(name, str) else type(name).__name__
-    raise BadName(f"a name is 1 to 128 letters, digits and _ . : @ ~ -, the first none of . : @ ~ -, not {shown!r}")
+    shown = repr(name) if isinstance(name, str) else f"of the type {type(name).__name__}"
+    raise BadName(f"a name is 1 to 128 letters, digits and _ . : @ ~ -, the first none of . : @ ~ -, not {shown}")
+
+
+def told(**data: Any) -> str:
+    """The data of an entry of rawstream's own, as JSON text. It may quote what UTF-8 cannot carry, and does carry."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(errors="replace").decode()

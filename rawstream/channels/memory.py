@@ -168,8 +168,11 @@ class MemoryStore:
         return log
 
     def _make(self, name: str, log: _Log) -> _Log:
+        if not self._room:
+            raise StoreUnavailable("the channels' store is closed")
         if len(self._logs) >= self._room:
-            raise StoreUnavailable("the store has no room for another channel")
+            most = f"it holds {self._room}, or as many as its URL says (logs=)"
+            raise StoreUnavailable(f"the store has no room for another channel: {most}", retry_after=None)
         self._logs[name] = log
         return log
 

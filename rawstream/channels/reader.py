@@ -52,7 +52,7 @@ class Reader:
                     yield _event(entry)
                     if entry.ends:
                         return
-            # To end here would say that the log has ended, and somebody would go on with half of it.
+            # To end here would be to say that the log has ended, and half of it be taken for all.
             raise Unavailable("the hub was closed: what comes next can be read after the last id, when it is open")
         finally:
             channel.leave(self)

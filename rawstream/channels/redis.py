@@ -3,7 +3,8 @@
 What is one step is one script. Of a log Redis holds `<prefix>log:<name>`, its stream, and `<prefix>meta:<name>`, what
 else there is to know; `<prefix>names` lists the logs by the time at which they expire. `<prefix>key:<name>/<key>`, the
 key of an append, says of which log of that name it was, and its id. All of them expire, but those of a channel that
-has not ended: those of a run too, if its process died, and nobody ever reads it.
+has not ended: those of a run too, if its process died, and nobody ever reads it. Who follows the log hears of each
+append by PUBLISH.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rawstream.errors import ChannelEnded, OutcomeUnknown, StoreUnavailable
@@ -45,6 +47,7 @@ local function hold()
   expire(lease + orphaned)
 end
 local function add()
+  redis.call('PUBLISH', stream, '') -- first: who may not do it shall have done nothing
   local at, n = string.match(last, '(%d+)-(%d+)')
   if tonumber(ms) > tonumber(at) then at = ms end
   last = at .. '-' .. string.format('%.0f', n + 1)
@@ -90,6 +93,8 @@ local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
 lease, read = lease and not ended and tostring(lease - now) or '', read and tostring(now - read) or ''
 return {oldest and oldest[1] or '', last, redis.call('XLEN', stream), ended and 1 or 0, lease, read, first or ''}
 """
+
+_KEYED = partial(StoreUnavailable, "outcome unknown: publish it again with the same key, and it will be there once")
 
 
 class RedisStore:
@@ -189,7 +194,8 @@ class RedisStore:
         keys = self._keys(name) + ([] if key is None else [f"{self._prefix}key:{name}/{key}"])
         times = int(life * 1000), int(ORPHAN_SECONDS * 1000)
         arguments = (act, name, uuid.uuid4().hex, token or "", *times, *entry)
-        again, unknown = act != "append" or key is not None, OutcomeUnknown if act == "append" else StoreUnavailable
+        again = act != "append" or key is not None
+        unknown = OutcomeUnknown if not again else StoreUnavailable if key is None else _KEYED
         return await self._commands.ask("EVALSHA", _STEP, len(keys), *keys, *arguments, again=again, unknown=unknown)
 
 

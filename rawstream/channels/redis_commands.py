@@ -12,7 +12,7 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from redis import exceptions
@@ -62,7 +62,7 @@ class Commands:
             await self._idle.pop().disconnect()
 
     async def ask(
-        self, *command: object, again: bool = True, unknown: type[StoreUnavailable] = StoreUnavailable
+        self, *command: object, again: bool = True, unknown: Callable[[], StoreUnavailable] = StoreUnavailable
     ) -> Any:
         """The reply to a command. `again`: if the connection is lost before that, the command is sent again.
 
@@ -88,7 +88,7 @@ class Commands:
         except (exceptions.RedisError, OSError) as exc:
             self.tell(exc)
             if sent:
-                raise unknown from exc
+                raise unknown() from exc
             if isinstance(exc, exceptions.ResponseError):
                 full = isinstance(exc, exceptions.OutOfMemoryError)
                 raise StoreUnavailable(f"the channels' store is {'full' if full else 'broken'}") from exc

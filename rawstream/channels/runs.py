@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import random
 from collections import deque
@@ -17,12 +16,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from rawstream.answers import verdict
-from rawstream.errors import ChannelEnded, Disconnected, ItemError, StoreUnavailable, phrase
+from rawstream.errors import ChannelEnded, Disconnected, ItemError, NotFound, StoreUnavailable, phrase
 from rawstream.pump import Pump, close
 from rawstream.sse import Event
 
 from .channel import Channel, checked_data
-from .log import END, ERROR, ORPHAN, Store
+from .log import END, ERROR, ORPHAN, Store, told
 from .subscription import Subscription
 from .tail import Tail
 
@@ -39,7 +38,7 @@ TTL = 600.0
 
 _AGAIN = 0.5  # seconds, and up to as many more, after which a store that could not be reached is tried again
 _STUBBORN = 10.0  # seconds for which `stop` waits for a generator that was told to end
-STOPPED = json.dumps({"stopped": True})
+STOPPED = told(stopped=True)
 
 
 class Run:
@@ -167,7 +166,7 @@ class Owner:
         self._over = True
         while True:
             try:
-                await self._store.end(self._log, event, json.dumps(data), token=self._token, ttl=self._ttl)
+                await self._store.end(self._log, event, told(**data), token=self._token, ttl=self._ttl)
                 return
             except StoreUnavailable as error:
                 if not patient:  # its readers learn it when the lease runs out
@@ -305,6 +304,9 @@ async def attend(owners: Mapping[str, Owner], store: Store, channel: Channel) ->
             if channel.subscribers:
                 await store.attend(channel.log)
             state = await store.state(channel.log)
+            if state is None:
+                with contextlib.suppress(NotFound):
+                    await channel.locate(None)  # which tells all readers that it is gone
             lease = state.lease if state is not None else None
             if overdue and lease is not None and lease < 0 and channel.name not in owners:
                 await store.end(channel.log, ERROR, ORPHAN, overdue=True, ttl=TTL)

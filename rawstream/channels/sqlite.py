@@ -42,9 +42,8 @@ _VERSIONS = (  # what makes each out of the one before
     ("ALTER TABLE logs ADD COLUMN first INTEGER", "CREATE INDEX leases ON logs (due) WHERE due IS NOT NULL"),
 )
 
-
+# The logs that are forgotten: of which `over` is not later than now.
 _OVER = "SELECT log FROM logs WHERE removal <= ? OR (removal IS NULL AND due <= ?)"
-"""The logs that are forgotten: of which `_Log.over` is not later than now."""
 
 
 class _Log(NamedTuple):
@@ -219,7 +218,8 @@ class SqliteStore:
         now = self._now()
 
         def work(db: Connection) -> State | None:
-            db.execute("UPDATE logs SET due = ? WHERE log = ? AND owner = ?", (now + lease, name, token))
+            if self._find(db, name, now) is not None:
+                db.execute("UPDATE logs SET due = ? WHERE log = ? AND owner = ?", (now + lease, name, token))
             return self._state(db, name, now)
 
         return await self._database.do(work)
