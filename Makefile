@@ -23,7 +23,7 @@ coverage := $(if $(COVERAGE),--cov --cov-report=term --cov-fail-under=95)
 workers := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types bench clean system-packages
+.PHONY: help run test lint types bench bench-peers clean system-packages
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -42,16 +42,11 @@ lint: $(VENV)/.installed-test ## ruff: rules and format
 types: $(VENV)/.installed-test ## mypy --strict
 	$(python) -m mypy --strict
 
-bench: $(VENV)/.installed-bench ## run the benchmarks (ARGS="latency --quick")
-ifeq ($(strip $(ARGS)),)
-	$(python) -m benchmarks latency
-	$(python) -m benchmarks flush
-	$(python) -m benchmarks fanout
-	$(python) -m benchmarks idle
-	$(python) -m benchmarks slow
-else
-	$(python) -m benchmarks $(ARGS)
-endif
+bench: $(VENV)/.installed-bench ## run all benchmarks, in half an hour (ARGS="latency --quick")
+	$(python) -m benchmarks $(or $(strip $(ARGS)),all)
+
+bench-peers: ## install the servers that the benchmarks measure besides those of pip (Debian, as root)
+	@.ci/bench-peers
 
 system-packages: ## install the browser, fonts and servers that the tests need (Debian, as root)
 	@.ci/system-packages

@@ -1,33 +1,37 @@
-"""The command line: `python -m benchmarks` with one of `COMMANDS`, `soak` or `slowhttptest`."""
+"""The command line: `python -m benchmarks all`, one of `COMMANDS`, `compare`, `soak` or `slowhttptest`."""
 
 import argparse
 import dataclasses
 import json
 import os
 import sys
-import time
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks import report, slowhttp
-from benchmarks.load import reader_cost
-from benchmarks.machine import machine, missing, programs, versions
+from benchmarks import compare, page, report, session, slowhttp
+from benchmarks.page.tables import markdown
 from benchmarks.peers import PEERS, Peer
+from benchmarks.plan import Plan
 from benchmarks.process import ROOT
-from benchmarks.progress import Progress
 from benchmarks.settings import QUICK, Settings
 from benchmarks.soak import run as soak
-from benchmarks.subscribers import raise_files
-from benchmarks.turns import count_turns, enter, run
+from benchmarks.turns import Outcome, enter
 from benchmarks.workload import Workload
-from benchmarks.workloads import COMMANDS
+from benchmarks.workloads import COMMANDS as OF_PEERS
+from benchmarks.workloads import scale
+
+COMMANDS: dict[str, tuple[Workload, ...]] = {**OF_PEERS, "scale": (scale.SCALE,)}
+COMMANDS["all"] = tuple(workload for workloads in COMMANDS.values() for workload in workloads)
+"""The workloads of each command, in the order in which they run."""
+
+MINUTES = 30
+"""What `all` may take."""
 
 
 class Other(Protocol):
-    """A command that measures nothing, but shows whether rawstream holds: a module with these."""
+    """A command that measures nothing: a module with these."""
 
     HELP: str
     PINNED: bool
@@ -44,23 +48,11 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure how chunks travel.")
-    names = ", ".join(peer.name for peer in PEERS)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join([*COMMANDS, *OTHERS]) + "}")
+    known = ",".join([*COMMANDS, "compare", *OTHERS])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{" + known + "}")
     for command, workloads in COMMANDS.items():
-        known = ", ".join(workload.name for workload in workloads)
-        sub = commands.add_parser(command, help=f"the workloads {known}", description=f"Runs the workloads {known}.")
-        sub.add_argument("--quick", action="store_true", help="one round of short samples, within a minute")
-        sub.add_argument("--rounds", type=_positive, metavar="N", help="how often each peer takes its turn (3)")
-        sub.add_argument("--peers", type=_peers, default=PEERS, metavar="A,B", help=f"only these peers ({names})")
-        sub.add_argument(
-            "--workloads",
-            type=partial(_workloads, workloads),
-            default=workloads,
-            metavar="A,B",
-            help=f"only these workloads ({known})",
-        )
-        _add_output(sub)
-        _add_cores(sub)
+        _add_workloads(commands, command, workloads)
+    compare.add_options(commands.add_parser("compare", help=compare.HELP, description=compare.HELP))
     for command, module in OTHERS.items():
         sub = commands.add_parser(command, help=module.HELP, description=module.HELP)
         module.add_options(sub)
@@ -68,6 +60,39 @@ def _parser() -> argparse.ArgumentParser:
         if module.PINNED:
             _add_cores(sub)
     return parser
+
+
+def _add_workloads(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", command: str, workloads: Sequence[Workload]
+) -> None:
+    known, peers = ", ".join(each.name for each in workloads), ", ".join(peer.name for peer in PEERS)
+    what = "everything, within half an hour" if command == "all" else f"the workloads {known}"
+    sub = commands.add_parser(command, help=what, description=f"Runs {what}, and writes JSON and a page with pictures.")
+    sub.add_argument("--quick", action="store_true", help="one round of short samples: for a look")
+    sub.add_argument(
+        "--rounds", type=_positive, metavar="N", help=f"how often each peer takes its turn ({Settings().rounds})"
+    )
+    minutes = MINUTES if command == "all" else None
+    sub.add_argument(
+        "--minutes",
+        type=_positive,
+        default=minutes,
+        metavar="N",
+        help=f"as many rounds as end within that ({minutes or 'no limit'})",
+    )
+    sub.add_argument("--peers", type=_peers, default=PEERS, metavar="A,B", help=f"only these peers ({peers})")
+    sub.add_argument(
+        "--workloads",
+        type=partial(_workloads, workloads),
+        default=workloads,
+        metavar="A,B",
+        help=f"only these workloads ({known})",
+    )
+    sub.add_argument(
+        "--from", type=_result, dest="kept", metavar="FILE.json", help="measure nothing: show a result that was kept"
+    )
+    _add_output(sub)
+    _add_cores(sub)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +114,13 @@ def _core(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not the number of a core")
     return int(text)
+
+
+def _result(text: str) -> report.Json:
+    try:
+        return report.read(Path(text))
+    except report.Unreadable as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
 
 
 def _peers(text: str) -> tuple[Peer, ...]:
@@ -113,6 +145,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.command == "compare":
+        return compare.main(options)
+    kept: report.Json | None = getattr(options, "kept", None)
+    if kept is None:
+        _check_machine(parser, options)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        parser.error(f"can't write results to {options.output}: {exc.strerror}")
+    if options.command in OTHERS:
+        return OTHERS[options.command].main(options)
+    if kept is None:
+        planned = _plan(options)
+        print(planned.text(), file=sys.stderr)
+        kept = session.measure(options.command, planned)
+        keep(kept, options.output)
+    print(report.tables(kept))
+    print("\n" + markdown(kept))
+    written = page.write(kept, options.output)
+    shown = [path for path in written if path.suffix != ".svg"]
+    print("\n".join(f"Written: {path}" for path in shown), f"and {len(written) - len(shown)} pictures beside them")
+    if interrupted := kept.get("interrupted"):
+        print(f"Interrupted {interrupted} The rest was not measured.", file=sys.stderr)
+        return 130  # as a shell says it of a program that Ctrl-C has ended
+    return 0
+
+
+def _check_machine(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if sys.platform != "linux":
         parser.error("the benchmarks run on Linux only (cores, process clocks, epoll)")
     cores = sorted(os.sched_getaffinity(0))
@@ -120,51 +180,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (asked := getattr(options, name, None)) is not None and asked not in cores:
             parser.error(f"there is no core {asked} for this process; there are: {', '.join(map(str, cores))}")
         setattr(options, name, core if asked is None else asked)
-    try:
-        options.output.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        parser.error(f"can't write results to {options.output}: {exc.strerror}")
-    if options.command in OTHERS:
-        return OTHERS[options.command].main(options)
+
+
+def _plan(options: argparse.Namespace) -> Plan:
     settings = dataclasses.replace(
         QUICK if options.quick else Settings(), server_core=options.server_core, load_core=options.load_core
     )
     if options.rounds:
         settings = dataclasses.replace(settings, rounds=options.rounds)
-    result = measure(options.command, options.workloads, options.peers, settings)
-    print(report.tables(result, options.workloads))
-    print("\nWritten: " + ", ".join(str(path) for path in write(result, options.output)))
-    return 0
+    return _planned(options.workloads, options.peers, settings, options.minutes * 60 if options.minutes else None)
+
+
+def _planned(
+    workloads: Sequence[Workload], peers: Sequence[Peer], settings: Settings, seconds: float | None = None
+) -> Plan:
+    return Plan([entered(workload, peers) for workload in workloads], settings, seconds)
 
 
 def measure(command: str, workloads: Sequence[Workload], peers: Sequence[Peer], settings: Settings) -> report.Json:
-    """Run the workloads and give the result as JSON."""
-    about: report.Json = {
-        "began": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {**versions(), **programs()},
-        "reader": reader_cost(),
-    }
-    raise_files()
-    outcomes = [enter(workload, peers) for workload in workloads]
-    progress = Progress(count_turns(outcomes, settings.rounds), sys.stderr)
-    began = time.monotonic()
-    try:
-        for outcome in outcomes:
-            run(outcome, settings, progress)
-    finally:
-        progress.close()
-    about["seconds"] = round(time.monotonic() - began, 1)
-    return report.build(command, outcomes, settings, about)
+    """Run the workloads with these sizes, and give the result as JSON."""
+    return session.measure(command, _planned(workloads, peers, settings))
 
 
-def write(result: report.Json, directory: Path) -> list[Path]:
-    """Write the JSON and, where matplotlib is installed, the plots; gives the files."""
+def entered(workload: Workload, peers: Sequence[Peer]) -> Outcome:
+    """A workload with those of `peers` that take part. In `scale` rawstream is run in another way."""
+    if workload is scale.SCALE:
+        names = {peer.name for peer in peers}
+        peers = [peer for peer in scale.PEERS if peer.name in names]
+    return enter(workload, peers)
+
+
+def keep(result: report.Json, directory: Path) -> Path:
+    """Write the JSON; gives its file."""
     path = directory / f"{result['command']}.json"
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if missing(["matplotlib"]):
-        print("No plots: matplotlib is not installed.", file=sys.stderr)
-        return [path]
-    from benchmarks.plots import draw
-
-    return [path, *draw(result, directory)]
+    return path

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 _DISTRIBUTIONS = (
-    "rawstream", "h11", "uvloop", "uvicorn", "httptools", "starlette", "sse-starlette", "aiohttp", "matplotlib",
+    "rawstream", "h11", "uvloop", "uvicorn", "httptools", "starlette", "sse-starlette", "fastapi", "hypercorn",
+    "granian", "aiohttp", "trustme", "matplotlib",
 )  # fmt: skip
 _PROGRAMS = {"cc": ("cc", "--version"), "go": ("go", "version"), "nginx": ("nginx", "-v"), "node": ("node", "-v")}
 

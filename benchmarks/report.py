@@ -3,21 +3,25 @@
 Tables and plots are made from the JSON alone, so that a kept result can be shown again.
 """
 
+import json
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from benchmarks.noise import LIMITS, reader_limited
 from benchmarks.settings import Settings
 from benchmarks.summary import median_curve, ratio, spread
 from benchmarks.targets import verdicts
 from benchmarks.turns import Entry, Outcome
-from benchmarks.workload import Column, Workload
 
-FORMAT = 1
+FORMAT = 2
 """Changes when a reader of the JSON has to change."""
 
-NOISY = 0.05
-"""A sample is noisy when others took more than this share of the server's core."""
+ENOUGH_ROUNDS = 3
+"""Below that there is no spread to speak of."""
 
 Json = dict[str, Any]
 
@@ -29,6 +33,7 @@ def build(command: str, outcomes: Sequence[Outcome], settings: Settings, about: 
         "command": command,
         **about,
         "settings": asdict(settings),
+        "noise_limits": dict(LIMITS),
         "workloads": {outcome.workload.name: _workload(outcome) for outcome in outcomes},
         "targets": [found.as_json() for found in verdicts(outcomes)],
     }
@@ -38,7 +43,10 @@ def _workload(outcome: Outcome) -> Json:
     base = baseline(outcome.measured)
     return {
         "title": outcome.workload.title,
+        "unit": outcome.workload.unit,
+        "columns": [asdict(column) for column in outcome.workload.columns],
         "baseline": base.contender.name if base else None,
+        "syscalls_missing": outcome.syscalls_missing,
         "contenders": {entry.contender.name: _entry(entry, base) for entry in outcome.entries},
     }
 
@@ -60,6 +68,7 @@ def _entry(entry: Entry, base: Entry | None) -> Json:
         return {**found, "reason": entry.reason}
     first = entry.samples[0]
     metrics = {name: [sample.metrics[name] for sample in entry.samples] for name in first.metrics}
+    summary = {name: spread(values).as_json() for name, values in metrics.items()}
     ratios = {
         name: ratio(values, [sample.metrics[name] for sample in base.samples])
         for name, values in metrics.items()
@@ -68,8 +77,11 @@ def _entry(entry: Entry, base: Entry | None) -> Json:
     return {
         **found,
         "samples": [sample.metrics for sample in entry.samples],
-        "summary": {name: spread(values).as_json() for name, values in metrics.items()},
+        "noisy": [list(sample.noisy) for sample in entry.samples],
+        "reader_limited": reader_limited({name: each["median"] for name, each in summary.items()}),
+        "summary": summary,
         "ratios": {name: value.as_json() for name, value in ratios.items() if value},
+        "syscalls": entry.syscalls.as_json() if entry.syscalls else None,
         "curves": {
             name: [[share, round(value, 3)] for share, value in median_curve([s.curves[name] for s in entry.samples])]
             for name in first.curves
@@ -79,24 +91,25 @@ def _entry(entry: Entry, base: Entry | None) -> Json:
     }
 
 
-def tables(result: Json, workloads: Sequence[Workload]) -> str:
+def tables(result: Json) -> str:
     """The result for the terminal: a table a workload, then the targets and what is to be said about the run."""
-    parts = [_table(workload, result["workloads"][workload.name]) for workload in workloads]
+    parts = [_table(part) for part in result["workloads"].values()]
     if result["targets"]:
         heading = "Targets (in a noisy run: don't trust a verdict)" if noise(result)[0] else "Targets"
         parts.append("\n".join([heading, *(f"  {target['text']}" for target in result["targets"])]))
-    parts.append("\n".join(_notes(result)))
+    parts.append("\n".join(notes(result)))
     return "\n\n".join(parts)
 
 
-def _table(workload: Workload, part: Json) -> str:
-    rows = [["", *(column.heading for column in workload.columns)]]
+def _table(part: Json) -> str:
+    rows = [["", *(column["heading"] for column in part["columns"])]]
     absent = []
     for contender in part["contenders"].values():
-        if contender["state"] == "measured":
-            rows.append([contender["title"], *(_cell(column, contender) for column in workload.columns)])
+        if measured(contender):
+            rows.append([contender["title"], *(_cell(column, contender) for column in part["columns"])])
         else:
-            absent.append(f"  {contender['title']}: {contender['state']} ({contender['reason']})")
+            why = f"{contender['state']} ({contender['reason']})" if contender["reason"] else "no turn yet"
+            absent.append(f"  {contender['title']}: {why}")
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -104,65 +117,133 @@ def _table(workload: Workload, part: Json) -> str:
         )
         for row in rows
     ]
-    return "\n".join([workload.title, "─" * len(lines[0]), *(line.rstrip() for line in lines), *absent])
+    return "\n".join([part["title"], "─" * len(lines[0]), *(line.rstrip() for line in lines), *absent])
 
 
-def _cell(column: Column, contender: Json) -> str:
-    summary = contender["summary"].get(column.metric)
+def measured(contender: Json) -> bool:
+    """Whether a contender has figures: it takes part, and has had a turn."""
+    return contender["state"] == "measured" and "samples" in contender
+
+
+def cell(column: Json, value: float) -> str:
+    """A value as its column shows it: scaled, and with its number of digits."""
+    return f"{value * column['scale']:,.{column['digits']}f}"
+
+
+def _cell(column: Json, contender: Json) -> str:
+    summary = contender["summary"].get(column["metric"])
     if summary is None:
         return "–"  # not every server lets itself be asked
-    text = column.text(summary["median"])
-    if column.ratio:
-        spread_text = f"{column.text(summary['low'])}–{column.text(summary['high'])}"
-        found = contender["ratios"].get(column.metric)
+    text = cell(column, summary["median"])
+    if column["ratio"]:
+        found = contender["ratios"].get(column["metric"])
         times = f"{found['median']:.2f}×" if found else "–"
-        text = f"{text} ({spread_text}) {times.rjust(6)}"
+        text = f"{text} ({cell(column, summary['low'])}–{cell(column, summary['high'])}) {times.rjust(6)}"
     return text
 
 
-def _notes(result: Json) -> list[str]:
-    rounds = result["settings"]["rounds"]
+def notes(result: Json) -> list[str]:
+    """What has to be known to read the figures: versions, rounds, and whatever speaks against trusting them."""
     installed = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)
-    notes = [
+    found = [
         f"{installed}; {result['machine']['processor']}, {result['machine']['cores']} cores.",
-        f"{rounds} rounds; medians, (lowest–highest), × rawstream; "
+        f"{rounds_in_words(result)}; medians, (lowest–highest), × rawstream; "
         f"the reader itself: {result['reader']['read_us']:.1f} µs a read, echo {result['reader']['echo_us']:.0f} µs.",
     ]
+    if interrupted := result.get("interrupted"):
+        found.append(f"Interrupted: {interrupted}")
     if result["settings"]["server_core"] == result["settings"]["load_core"]:
-        notes.append("Server and load shared a core: nothing here is a server's own speed.")
-    if rounds < 3:
-        notes.append("Fewer than 3 rounds: good for a look, not for quoting.")
+        found.append("Server and load shared a core: nothing here is a server's own speed.")
+    if few := few_rounds(result):
+        found.append(few)
     noisy, total = noise(result)
     if noisy:
-        notes.append(
-            f"Noisy: in {noisy} of {total} samples others took more than {NOISY:.0%} of the server's core. "
-            "Don't quote small differences."
-        )
-    if limited := _where(result, "reader_busy", lambda share: share > 0.9):
-        notes.append(f"The reader was busy all the time, and may be the limit, for: {limited}.")
-    if limited := _where(result, "fast_server_busy", lambda share: share < 0.85):
-        notes.append(f"The server could have gone faster than its reader (or others on their cores) let it: {limited}.")
-    return notes
+        reasons = "; ".join(f"{count} × {reason}" for reason, count in _reasons(result).most_common(3))
+        found.append(f"Noisy: {noisy} of {total} samples ({reasons}). Don't quote small differences.")
+    if limited := _where(result, lambda contender: contender["reader_limited"]):
+        found.append(f"The reader was busy all the time, and may be the limit, for: {limited}.")
+    if limited := _where(result, _could_go_faster):
+        found.append(f"The server could have gone faster than its reader (or others on their cores) let it: {limited}.")
+    return found
 
 
-def _where(result: Json, metric: str, holds: Callable[[float], bool]) -> str:
-    """Those contenders for whose median of a metric this holds."""
+def _could_go_faster(contender: Json) -> bool:
+    found = contender["summary"].get("fast_server_busy")
+    return found is not None and found["median"] < 0.85
+
+
+def _where(result: Json, holds: Callable[[Json], bool]) -> str:
+    """Those contenders for which this holds."""
     return "; ".join(
         f"{contender['title']} ({name})"
         for name, part in result["workloads"].items()
         for contender in part["contenders"].values()
-        if contender["state"] == "measured"
-        and (found := contender["summary"].get(metric)) is not None
-        and holds(found["median"])
+        if measured(contender) and holds(contender)
+    )
+
+
+def _reasons(result: Json) -> Counter[str]:
+    """Why samples were noisy, without the figures in it."""
+    return Counter(
+        re.sub(r"[\d.,]+%?", "…", reason)
+        for part in result["workloads"].values()
+        for contender in part["contenders"].values()
+        for reasons in contender.get("noisy", ())
+        for reason in reasons
     )
 
 
 def noise(result: Json) -> tuple[int, int]:
     """How many samples were noisy, of how many."""
-    shares = [
-        sample["noise"]
+    samples = [
+        reasons
         for part in result["workloads"].values()
         for contender in part["contenders"].values()
-        for sample in contender.get("samples", ())
+        for reasons in contender.get("noisy", ())
     ]
-    return sum(share > NOISY for share in shares), len(shares)
+    return sum(map(bool, samples)), len(samples)
+
+
+class Unreadable(Exception):
+    """A file is not the JSON of a result; the message says in a line what is wrong with it."""
+
+
+def read(path: Path) -> Json:
+    """A result that was kept. Raises Unreadable."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except OSError as exc:
+        raise Unreadable(f"can't read {path}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise Unreadable(f"{path} is no JSON: {exc}") from exc
+    if not isinstance(found, dict) or not {"format", "workloads", "settings"} <= found.keys():
+        raise Unreadable(f"{path} is not a result of the benchmarks")
+    if found["format"] != FORMAT:
+        raise Unreadable(f"{path} has format {found['format']}, and this reads format {FORMAT}: measure again")
+    return found
+
+
+def rounds_of(result: Json) -> tuple[int, int]:
+    """The fewest and the most rounds that a workload has had."""
+    counts = [count for count in map(_rounds, result["workloads"].values()) if count] or [0]
+    return min(counts), max(counts)
+
+
+def few_rounds(result: Json) -> str:
+    """A warning where workloads have had too few rounds to be quoted; nothing where all have had enough."""
+    few = [name for name in result["workloads"] if 0 < _rounds(result["workloads"][name]) < ENOUGH_ROUNDS]
+    if not few:
+        return ""
+    where = "" if len(few) == len(result["workloads"]) else f" of {', '.join(few)}"
+    return f"Fewer than {ENOUGH_ROUNDS} rounds{where}: good for a look, not for quoting."
+
+
+def _rounds(part: Json) -> int:
+    return max((len(each["samples"]) for each in part["contenders"].values() if measured(each)), default=0)
+
+
+def rounds_in_words(result: Json) -> str:
+    """The same for people."""
+    fewest, most = rounds_of(result)
+    span = f"{fewest} to {most}" if fewest < most else f"{most}"
+    return f"{span} {'round' if most == 1 else 'rounds'}"

@@ -200,13 +200,22 @@ class Subscribers:
         while (left := until - time.monotonic_ns()) > 0:
             self.turn(left / 1e9 if self.probe is None else min(left / 1e9, 0.001))
 
-    def publish_every(self, interval: float, seconds: float, each: Callable[[], None] = lambda: None) -> list[int]:
-        """Publish at a steady rate; gives the stamps. What is due while the last is not answered yet is left out."""
-        start, stamps = time.monotonic_ns(), []
+    def publish_every(self, interval: float, seconds: float, each: Callable[[], None] = lambda: None) -> dict[int, int]:
+        """Publish at a steady rate; gives the time when each event was due, by its stamp (both in nanoseconds).
+
+        What is due while the last is not answered yet is published as soon as it is. If that takes twice the time, the
+        rest is left out.
+        """
+        start, stamps = time.monotonic_ns(), {}
+        give_up = start + int(2 * seconds * 1e9)
         for number in range(round(seconds / interval)):
-            self.run(start + int(number * interval * 1e9))
-            if self.idle:
-                stamps.append(self.publish())
+            due = start + int(number * interval * 1e9)
+            self.run(due)
+            while not self.idle and time.monotonic_ns() < give_up:
+                self.turn(0.001)
+            if not self.idle:
+                break
+            stamps[self.publish()] = due
             each()
         self.run(start + int(seconds * 1e9))
         return stamps
@@ -247,7 +256,11 @@ class Subscribers:
     def _take(self, fd: int, data: bytes) -> tuple[int, ...]:
         """What `turn` did not know."""
         if self._publisher is not None and fd == self._publisher.sock.fileno():
-            self._publisher.feed(data)
+            if data or self._publisher.waiting:
+                self._publisher.feed(data)
+            else:  # a kept connection may be closed when nothing comes for a while: the next event gets another
+                self._publisher.sock.close()
+                self._publisher = None
             return ()
         if not data:
             raise WrongAnswer("a subscriber was cut off")

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.summary import CONFIDENCE, ratio
 from benchmarks.turns import Entry, Outcome
 from benchmarks.workloads.idle import HANDLER
 
@@ -42,6 +43,11 @@ class Verdict:
     """The title of the best of the others; nothing for a plain limit, whose `ratio` is the metric itself."""
     ratio: float
     met: bool
+    low: float
+    high: float
+    """The interval of the ratio (`summary`); of a plain limit, the range of the metric."""
+    sure: bool
+    """Whether the whole interval says the same, and is one to trust."""
 
     def as_json(self) -> dict[str, object]:
         """The same as a JSON object."""
@@ -56,6 +62,9 @@ class Verdict:
             "against": self.against,
             "ratio": self.ratio,
             "met": self.met,
+            "low": self.low,
+            "high": self.high,
+            "sure": self.sure,
         }
 
     def text(self) -> str:
@@ -74,7 +83,9 @@ class Verdict:
         )
 
 
-_PYTHON = ("aiohttp", "aiohttp-uvloop", "uvicorn", "sse-starlette")
+_PYTHON = (
+    "aiohttp", "aiohttp-uvloop", "uvicorn", "uvicorn-h11", "fastapi", "sse-starlette", "hypercorn", "granian",
+)  # fmt: skip
 _OTHERS = ("nchan", "go", "node")
 _FLOORS = ("floor-c", "floor")
 
@@ -82,9 +93,9 @@ TARGETS = (
     Target("burst", "events_per_s", 2.0, at_least=True),
     # "At a quarter of its latency": of the same peer, the one with the most events a second.
     Target("burst", "latency_p50_us", 0.25, best_at=("events_per_s", True)),
-    Target("paced", "cpu_per_chunk_us", 1.0),
+    Target("paced", "cpu_per_chunk_us", 1.0, theirs=_PYTHON),
     Target("paced", "cpu_per_chunk_us", 0.9, theirs=("aiohttp", "aiohttp-uvloop")),
-    Target("paced", "latency_p50_us", 1.0),
+    Target("paced", "latency_p50_us", 1.0, theirs=("go",)),
     Target("first", "requests_per_s", 1.2, at_least=True, theirs=("uvicorn-h11",)),
     *(
         Target(workload, "cpu_per_delivery_us", wanted, theirs=theirs)
@@ -121,11 +132,24 @@ def _verdicts(target: Target, entries: Sequence[Entry]) -> list[Verdict]:
     found = []
     for entry in same:
         if entry.contender.peer.name in ("rawstream", "rawstream-uvloop"):
-            value, against = _median(target.metric, entry), ""
-            if not target.plain:
-                best = _best(target, theirs)
-                value, against = value / _median(target.metric, best), best.contender.title
-            found.append(Verdict(target, entry.contender.title, against, value, compare(value, target.wanted)))
+            values, best = _values(target.metric, entry), None if target.plain else _best(target, theirs)
+            held = ratio(values, [1.0] * len(values) if best is None else _values(target.metric, best))
+            if held is None:
+                continue  # the best of the others is 0: nothing to divide by
+            met = compare(held.median, target.wanted)
+            agrees = met == compare(held.low, target.wanted) == compare(held.high, target.wanted)
+            found.append(
+                Verdict(
+                    target,
+                    entry.contender.title,
+                    "" if best is None else best.contender.title,
+                    held.median,
+                    met,
+                    held.low,
+                    held.high,
+                    agrees and held.confidence >= CONFIDENCE,
+                )
+            )
     return found
 
 
@@ -139,5 +163,9 @@ def _best(target: Target, entries: Sequence[Entry]) -> Entry:
     return (max if more else min)(entries, key=lambda entry: _median(metric, entry))
 
 
+def _values(metric: str, entry: Entry) -> list[float]:
+    return [sample.metrics[metric] for sample in entry.samples]
+
+
 def _median(metric: str, entry: Entry) -> float:
-    return statistics.median(sample.metrics[metric] for sample in entry.samples)
+    return statistics.median(_values(metric, entry))

@@ -1,17 +1,23 @@
-"""Lets the peers take turns: A B C, A B C, … each turn in a fresh process. Collects what came of it."""
+"""Lets the peers take turns: A B C, A B C, … each turn in a fresh process. Collects what came of it.
+
+Before and after each turn the machine is looked at (`noise`). When all rounds are done, each peer has one more turn
+that is not timed, in which its system calls are counted.
+"""
 
 import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchmarks.answer import WrongAnswer
 from benchmarks.machine import missing, missing_programs
+from benchmarks.noise import Calibration, calibrate, reasons, worst
 from benchmarks.peers import Peer
 from benchmarks.process import DidNotStart, Server
 from benchmarks.progress import Progress
 from benchmarks.settings import Settings
+from benchmarks.syscalls import TOOLS, NotTraced, Syscalls, Tracer, per_unit, tracer
 from benchmarks.workload import Contender, Sample, Workload
 
 
@@ -19,13 +25,15 @@ from benchmarks.workload import Contender, Sample, Workload
 class Entry:
     """A contender in a workload: its samples, or why there are none.
 
-    `state` is "measured", "missing" (not installed), "failed" (did not start) or "wrong" (its answer was wrong).
+    `state` is "measured", "missing" (not installed), "cannot" (there is no such thing in it), "failed" (did not start)
+    or "wrong" (its answer was wrong).
     """
 
     contender: Contender
     state: str = "measured"
     reason: str = ""
     samples: list[Sample] = field(default_factory=list)
+    syscalls: Syscalls | None = None
 
     def drop(self, state: str, reason: str) -> None:
         """Time this contender no more, and don't trust what it has."""
@@ -39,6 +47,8 @@ class Outcome:
 
     workload: Workload
     entries: list[Entry]
+    syscalls_missing: str = ""
+    """Why no system calls were counted."""
 
     @property
     def measured(self) -> list[Entry]:
@@ -50,44 +60,108 @@ def enter(workload: Workload, peers: Sequence[Peer]) -> Outcome:
     """Set up a workload with the peers that take part in it; who is not installed is entered as missing."""
     outcome = Outcome(workload, [])
     for peer in peers:
+        if workload.name in peer.cannot:
+            entry = Entry(Contender(peer))
+            entry.drop("cannot", peer.cannot[workload.name])
+            outcome.entries.append(entry)
         if workload.name not in peer.workloads:
             continue
-        absent = [*missing(peer.requires), *missing_programs(peer.programs)]
         for contender in workload.contenders(peer):
             entry = Entry(contender)
-            if absent:
+            if absent := [*missing(contender.requires), *missing_programs(peer.programs)]:
                 entry.drop("missing", "not installed: " + ", ".join(absent))
             outcome.entries.append(entry)
     return outcome
 
 
-def count_turns(outcomes: Sequence[Outcome], rounds: int) -> int:
-    """How many steps of progress `run` will report."""
-    return rounds * sum(entry.state == "measured" for outcome in outcomes for entry in outcome.entries)
+def count_turns(outcomes: Sequence[Outcome], settings: Settings) -> int:
+    """How many steps of progress `run` will report, if nobody is found wrong."""
+    counts = [sum(entry.state == "measured" for entry in outcome.entries) for outcome in outcomes]
+    counting = bool(tracer()) and settings.count_calls
+    return sum(
+        count * (settings.rounds + (counting and outcome.workload.counts_calls))
+        for count, outcome in zip(counts, outcomes, strict=True)
+    )
 
 
 def run(outcome: Outcome, settings: Settings, progress: Progress) -> None:
     """Measure a workload, round by round."""
+    for number in range(1, settings.rounds + 1):
+        play_round(outcome, number, settings, progress)
+    count_calls(outcome, settings, progress)
+
+
+def play_round(outcome: Outcome, number: int, settings: Settings, progress: Progress) -> None:
+    """Let each contender that is still in the race have one turn; `number` is told to people."""
     with _quiet(settings.load_core):
-        for number in range(1, settings.rounds + 1):
+        try:
             for entry in outcome.entries:
                 if entry.state == "measured":
                     progress.step(f"{outcome.workload.name}: {entry.contender.title} (round {number})")
                     _turn(outcome.workload, entry, settings)
+        finally:
+            _judge(outcome)
+
+
+def count_calls(outcome: Outcome, settings: Settings, progress: Progress) -> None:
+    """One more turn for each, under strace or perf. What goes wrong there takes nobody's samples away."""
+    if not (outcome.workload.counts_calls and settings.count_calls):
+        return
+    if tracer() is None:
+        outcome.syscalls_missing = "neither of these is installed: " + ", ".join(TOOLS)
+        return
+    with _quiet(settings.load_core):
+        for entry in outcome.measured:
+            tool = tracer()
+            assert tool is not None, "looked for above"
+            progress.step(f"{outcome.workload.name}: {entry.contender.title} (system calls, {tool.tool})")
+            try:
+                entry.syscalls = _counted(outcome.workload, entry.contender, settings.counting(), tool)
+            except (NotTraced, DidNotStart, WrongAnswer, OSError) as exc:
+                outcome.syscalls_missing = f"{entry.contender.title}: {exc}"
 
 
 def _turn(workload: Workload, entry: Entry, settings: Settings) -> None:
     contender = entry.contender
     gc.collect()
+    cores = (settings.server_core, settings.load_core)
+    before = calibrate(cores)
     try:
-        with Server(contender.peer.module, contender.peer.arguments, settings.server_core) as server:
+        with Server(contender.peer.module, contender.arguments, settings.server_core) as server:
             try:
                 workload.check(server, contender, settings)
-                entry.samples.append(workload.measure(server, contender, settings))
+                sample = workload.measure(server, contender, settings)
+                peak = server.peak_bytes()
             except (WrongAnswer, OSError) as exc:
                 entry.drop("wrong", "; its stderr ends in: ".join(filter(None, [str(exc), server.last_error()])))
+                return
     except DidNotStart as exc:
         entry.drop("failed", f"did not start: {exc}")
+        return
+    entry.samples.append(_calibrated(sample, worst([before, calibrate(cores)]), peak))
+
+
+def _calibrated(sample: Sample, machine: Calibration, peak: int) -> Sample:
+    """The sample with what every workload has."""
+    common = {"calibration_us": machine.cpu / 1e3, "calibration_taken": machine.taken, "peak_memory_bytes": peak}
+    return replace(sample, metrics={**sample.metrics, **common})
+
+
+def _judge(outcome: Outcome) -> None:
+    """Say which samples are noisy, now that it is known how quick the machine can be."""
+    entries = outcome.measured
+    quickest = min((sample.metrics["calibration_us"] for entry in entries for sample in entry.samples), default=0.0)
+    for entry in entries:
+        for n, sample in enumerate(entry.samples):
+            metrics = {**sample.metrics, "calibration_slowdown": sample.metrics["calibration_us"] / quickest}
+            entry.samples[n] = replace(sample, metrics=metrics, noisy=reasons(metrics))
+
+
+def _counted(workload: Workload, contender: Contender, settings: Settings, tool: Tracer) -> Syscalls:
+    with Server(contender.peer.module, contender.arguments, settings.server_core, tool) as server:
+        workload.check(server, contender, settings)
+        sample = workload.measure(server, contender, settings)
+    return per_unit(tool.tool, dict(sample.calls), sample.units)
 
 
 @contextmanager

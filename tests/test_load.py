@@ -2,12 +2,15 @@
 
 import itertools
 import socket
+import ssl
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
+import trustme
 
 from benchmarks.answer import (
     AnswerParser,
@@ -15,12 +18,13 @@ from benchmarks.answer import (
     Event,
     Read,
     WrongAnswer,
+    check_arrival,
     check_events,
     check_head,
     events_of,
     parse,
 )
-from benchmarks.load import Load, answer_length, ask, keep_asking, reader_cost, segments_in
+from benchmarks.load import PLAIN, Load, Transfer, answer_length, ask, keep_asking, reader_cost, request, segments_in
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
 SHORT = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -135,7 +139,7 @@ def test_a_right_answer_passes_the_check(end: bytes) -> None:
     [
         (STREAM.replace(b"200 OK", b"500 Oh"), "status 500 instead of 200"),
         (STREAM.replace(b"text/event-stream", b"text/html"), "Content-Type text/html"),
-        (STREAM.replace(b"Transfer-Encoding", b"Content-Encoding: gzip\r\nTransfer-Encoding"), "encoded: gzip"),
+        (STREAM.replace(b"Transfer-Encoding", b"Content-Encoding: gzip\r\nTransfer-Encoding"), "coding is gzip"),
         (SHORT.replace(b"Content-Length", b"Content-Type: text/event-stream\r\nContent-Length"), "not chunked"),
         (STREAM[:-1], "cut before its end"),
         (STREAM + b"more", "bytes after the end"),
@@ -152,6 +156,44 @@ def test_a_wrong_answer_is_named(data: bytes, words: str) -> None:
 
 def test_the_head_alone_can_be_checked() -> None:
     check_head(parse(at_times([HEAD + chunk(event(1))])))
+
+
+ZIPPED = HEAD.replace(b"Transfer-Encoding", b"Content-Encoding: gzip\r\nTransfer-Encoding")
+
+
+def zipped(*events: bytes, end: bool = True) -> bytes:
+    """A gzip stream in chunks: each event with a flush, as a server sends it that holds nothing back."""
+    deflate = zlib.compressobj(wbits=31)
+    pieces = [chunk(deflate.compress(each) + deflate.flush(zlib.Z_SYNC_FLUSH)) for each in events]
+    return ZIPPED + b"".join(pieces) + (chunk(deflate.flush()) if end else b"") + LAST
+
+
+@every_way
+def test_a_compressed_stream_is_decoded_chunk_by_chunk(cut: Callable[[bytes], list[bytes]]) -> None:
+    answer = parse(at_times(cut(zipped(event(1), event(2)))))
+    assert [found.stamped for found in check_events(answer, 2, "gzip")] == [1, 2]
+    assert [found.payload for found in answer.chunks] == [event(1), event(2), b""]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (STREAM, "coding is none instead of gzip"),
+        (ZIPPED + chunk(event(1)) + LAST, "not gzip"),
+        (zipped(event(1), end=False), "does not end where the answer ends"),
+        (zipped(event(1))[: -len(LAST)] + chunk(b"more") + LAST, "does not end where the answer ends"),
+    ],
+)
+def test_what_is_not_compressed_as_it_says_is_named(data: bytes, words: str) -> None:
+    with pytest.raises(WrongAnswer, match=words):
+        check_events(parse(at_times([data])), 1, "gzip")
+
+
+def test_who_holds_events_back_is_found_and_a_slow_moment_is_forgiven() -> None:
+    ms = 1_000_000
+    check_arrival([Event(n * 20 * ms, n * 20 * ms + (90 * ms if n == 2 else ms)) for n in range(6)], 0.02)
+    with pytest.raises(WrongAnswer, match="5 of 6 events were held back"):
+        check_arrival([Event(n * 20 * ms, 115 * ms) for n in range(6)], 0.02)
 
 
 # -- a server of known behaviour ---------------------------------------------------------------------------------------
@@ -227,6 +269,44 @@ def test_a_head_that_ends_in_a_zero_is_not_the_end() -> None:
         reader = load.ask(port, "/any")
         load.run(far_away())
         assert len(check_events(parse(reader.reads), 3)) == 3
+
+
+def test_a_transfer_says_how_it_is_asked_for() -> None:
+    assert PLAIN.arguments == ()
+    assert Transfer(tls=True, gzip=True).arguments == ("--tls", "--gzip")
+    assert b"Accept-Encoding: gzip\r\n" in request("/", Transfer(gzip=True).coding)
+    assert b"Accept-Encoding" not in request("/", PLAIN.coding)
+
+
+def test_the_load_reads_an_answer_under_tls_record_by_record() -> None:
+    """First come session tickets, which are no part of it. Then more than one record may wait in the socket."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    answer = HEAD + b"".join(chunk(event(n)) for n in range(2000)) + LAST
+    looked = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            plain, _ = listener.accept()
+            with context.wrap_socket(plain, server_side=True) as end:
+                end.recv(65_536)
+                looked.wait()
+                for at in range(0, len(answer), 7000):
+                    end.sendall(answer[at : at + 7000])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with Load(read_bytes=16_384, transfer=Transfer(tls=True)) as load:
+            reader = load.ask(listener.getsockname()[1], "/")
+            load.turn(10)
+            before = len(reader.reads), reader.ended
+            looked.set()
+            assert before == (0, False)
+            load.run(far_away())
+        thread.join()
+    assert reader.ended
+    assert b"".join(read.data for read in reader.reads) == answer
+    assert len(reader.reads) >= len(answer) // 7000
 
 
 def test_many_readers_are_read_at_once() -> None:

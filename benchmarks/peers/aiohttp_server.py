@@ -1,8 +1,10 @@
 """aiohttp's own server, with `StreamResponse` and `write`: https://docs.aiohttp.org/en/stable/web_reference.html
 
-Run by `AppRunner` and `SockSite`, without access log. `--loop uvloop` is what its docs advise for speed.
+Run by `AppRunner` and `SockSite`, without access log. `--loop uvloop` is what its docs advise for speed. `--gzip` is
+`enable_compression`, which has no flush: it keeps events back.
 """
 
+import argparse
 import asyncio
 import time
 
@@ -17,8 +19,11 @@ from benchmarks.peers.common import (
     loop_factory,
     number,
     seconds,
+    server_context,
     set_nagle,
 )
+
+COMPRESSED = web.AppKey("COMPRESSED", bool)
 
 
 def stamp() -> bytes:
@@ -29,6 +34,8 @@ def stamp() -> bytes:
 async def start(request: web.Request) -> web.StreamResponse:
     """An answer that streams events, begun."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    if request.app[COMPRESSED]:
+        response.enable_compression()
     await response.prepare(request)
     return response
 
@@ -120,9 +127,10 @@ async def lag(request: web.Request) -> web.Response:
     return web.Response(text=lateness.text())
 
 
-async def serve() -> None:
+async def serve(options: argparse.Namespace) -> None:
     """Serve until the process is ended."""
     app = web.Application()
+    app[COMPRESSED] = options.gzip
     app.add_routes(
         [
             web.get("/paced", paced),
@@ -139,11 +147,12 @@ async def serve() -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     sock = listening_socket()
-    await web.SockSite(runner, sock, backlog=BACKLOG).start()
+    await web.SockSite(runner, sock, ssl_context=server_context(options), backlog=BACKLOG).start()
     announce(sock.getsockname()[1])
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=loop_factory(arguments().parse_args().loop)) as main:
-        main.run(serve())
+    given = arguments().parse_args()
+    with asyncio.Runner(loop_factory=loop_factory(given.loop)) as main:
+        main.run(serve(given))

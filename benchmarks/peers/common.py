@@ -4,9 +4,12 @@ import argparse
 import asyncio
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+
+from benchmarks.certificate import certificate
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: more than any workload opens at once."""
@@ -37,10 +40,21 @@ def announce(port: int) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
-    """The argument that the Python peers share: `--loop`."""
+    """The arguments that the peers share: which loop, and whether to serve under TLS or to compress."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    parser.add_argument("--tls", action="store_true", help="serve under TLS")
+    parser.add_argument("--gzip", action="store_true", help="compress what may be compressed")
     return parser
+
+
+def server_context(options: argparse.Namespace) -> ssl.SSLContext | None:
+    """What a Python peer serves TLS with, if it is asked to."""
+    if not options.tls:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate())
+    return context
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

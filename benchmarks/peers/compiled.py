@@ -8,20 +8,24 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.peers import CACHE
 from benchmarks.peers.common import announce, inherited_socket
 
-CACHE = Path(os.environ.get("XDGCACHE_HOME") or Path.home() / ".cache") / "rawstream-benchmarks"
 
-
-def become(source: Path, command: Callable[[str], Sequence[str]], environment: dict[str, str] | None = None) -> None:
+def become(
+    source: Path,
+    command: Callable[[str], Sequence[str]],
+    environment: dict[str, str] | None = None,
+    arguments: Sequence[str] = (),
+) -> None:
     """Compile `source` if need be (`command` is given the file to make), listen, and become the program.
 
-    It is given the number of its listening socket.
+    It is given the number of its listening socket, and `arguments`.
     """
     program = _built(source, command, {**os.environ, **(environment or {})})
     sock = inherited_socket()
     announce(sock.getsockname()[1])
-    os.execv(program, [program.name, str(sock.fileno())])
+    os.execv(program, [program.name, str(sock.fileno()), *arguments])
 
 
 def _built(source: Path, command: Callable[[str], Sequence[str]], environment: dict[str, str]) -> Path:

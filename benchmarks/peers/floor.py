@@ -1,17 +1,20 @@
 """The floor: one loop that calls `send` with a ready frame. No server: what the kernel alone costs.
 
 It understands just enough of a request to know which workload is meant. `/burst?gather=N` gathers `N` bytes for each
-`send`; without it each event is a `send` of its own, as in the other workloads.
+`send`; without it each event is a `send` of its own, as in the other workloads. `--tls` is OpenSSL's own `send` on each
+socket, `--gzip` zlib's own compressor for each stream.
 """
 
 import heapq
 import itertools
 import select
 import socket
+import ssl
 import time
+import zlib
 from collections.abc import Iterator
 
-from benchmarks.peers.common import announce, listening_socket, set_nagle
+from benchmarks.peers.common import announce, arguments, listening_socket, server_context, set_nagle
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\n"
@@ -40,6 +43,20 @@ def paced(sock: socket.socket, events: int, interval: float) -> Iterator[float]:
         yield start + n * interval
         sock.send(frame())
     sock.send(_LAST_CHUNK)
+
+
+def paced_gzip(sock: socket.socket, events: int, interval: float) -> Iterator[float]:
+    """The same, compressed: each event with a sync flush."""
+    compressor = zlib.compressobj(wbits=31)
+    head = _HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+    start = time.monotonic()
+    for n in range(events):
+        if n:
+            yield start + n * interval
+        payload = compressor.compress(b"data: %018d\n\n" % time.monotonic_ns()) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        sock.send((b"" if n else head) + b"%x\r\n%b\r\n" % (len(payload), payload))
+    payload = compressor.flush()
+    sock.send(b"%x\r\n%b\r\n" % (len(payload), payload) + _LAST_CHUNK)
 
 
 def burst(sock: socket.socket, events: int, gather: int) -> Iterator[float]:
@@ -77,13 +94,13 @@ def flush(sock: socket.socket, groups: int, size: int, wait: float) -> Iterator[
     sock.send(_LAST_CHUNK)
 
 
-def answer(sock: socket.socket, target: str) -> Iterator[float]:
+def answer(sock: socket.socket, target: str, zipped: bool) -> Iterator[float]:
     """The stream that a request asks for."""
     path, _, query = target.partition("?")
     given = dict(pair.split("=") for pair in query.split("&") if pair)
     match path:
         case "/paced":
-            return paced(sock, int(given["events"]), float(given["interval"]))
+            return (paced_gzip if zipped else paced)(sock, int(given["events"]), float(given["interval"]))
         case "/burst":
             return burst(sock, int(given["events"]), int(given.get("gather", "0")))
         case "/first":
@@ -109,6 +126,8 @@ def publish(sock: socket.socket, data: bytes, subscribers: set[socket.socket]) -
 
 def main() -> None:
     """Serve until the process is ended."""
+    options = arguments().parse_args()
+    context = server_context(options)
     listener = listening_socket()
     epoll = select.epoll()
     epoll.register(listener, select.EPOLLIN)
@@ -134,15 +153,19 @@ def main() -> None:
         for fd, _ in epoll.poll(left):
             if fd == listener.fileno():
                 sock, _ = listener.accept()
-                sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if context is not None:
+                    sock = context.wrap_socket(sock, server_side=True)
+                sock.setblocking(False)
                 connections[sock.fileno()] = sock
                 epoll.register(sock, select.EPOLLIN)
                 continue
             sock = connections[fd]
             try:
                 data = sock.recv(65_536)
-            except ConnectionError:
+            except ssl.SSLWantReadError:
+                continue
+            except (ConnectionError, ssl.SSLError):
                 data = b""
             if not data:
                 close(fd)
@@ -154,7 +177,7 @@ def main() -> None:
             elif data.startswith(b"POST /publish "):
                 publish(sock, data, subscribers)
             else:
-                step(fd, answer(sock, data.split(b" ", 2)[1].decode("ascii")))
+                step(fd, answer(sock, data.split(b" ", 2)[1].decode("ascii"), options.gzip))
         now = time.monotonic()
         while due and due[0][0] <= now:
             _, _, fd, stream = heapq.heappop(due)

@@ -6,9 +6,8 @@ nginx is handed its listening socket the way it hands it to its own successor: t
 import os
 import shutil
 
-from benchmarks.peers import NCHAN
+from benchmarks.peers import CACHE, NCHAN
 from benchmarks.peers.common import announce, inherited_socket
-from benchmarks.peers.compiled import CACHE
 
 _CONFIGURATION = """
 load_module {module};

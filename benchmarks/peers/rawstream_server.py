@@ -4,6 +4,7 @@
 makes of it: that shows what the frame saves. The bytes are the same.
 """
 
+import argparse
 import asyncio
 import time
 from collections.abc import AsyncIterator
@@ -11,7 +12,16 @@ from typing import Literal
 
 import h11
 
-from benchmarks.peers.common import Lateness, announce, arguments, loop_factory, number, seconds, set_nagle
+from benchmarks.peers.common import (
+    Lateness,
+    announce,
+    arguments,
+    loop_factory,
+    number,
+    seconds,
+    server_context,
+    set_nagle,
+)
 from rawstream import Every, Hub, Request, Response, Router, Stream, serve
 from rawstream.channels.subscription import Subscription
 from rawstream.wire import Frame, ServerWire
@@ -36,7 +46,6 @@ def stamp() -> str:
     return str(time.monotonic_ns()).zfill(18)
 
 
-@router.get("/paced")
 async def paced(request: Request) -> AsyncIterator[str]:
     """An event each interval."""
     events, interval = number(request.query, "events"), seconds(request.query, "interval")
@@ -45,6 +54,11 @@ async def paced(request: Request) -> AsyncIterator[str]:
         if (wait := start + n * interval - time.monotonic()) > 0:
             await asyncio.sleep(wait)
         yield stamp()
+
+
+async def paced_gzip(request: Request) -> Stream:
+    """The same, compressed."""
+    return Stream(paced(request), gzip=True)
 
 
 @router.get("/burst")
@@ -122,9 +136,10 @@ def send_through_h11() -> None:
     setattr(ServerWire, "start", start_and_send)  # noqa: B010 -- mypy lets nobody assign to a method
 
 
-async def run() -> None:
+async def run(options: argparse.Namespace) -> None:
     """Serve until the process is ended."""
-    async with hub, serve(router, host="127.0.0.1", port=0) as server:
+    router.get("/paced")(paced_gzip if options.gzip else paced)
+    async with hub, serve(router, host="127.0.0.1", port=0, ssl=server_context(options)) as server:
         announce(int(server.addresses[0][1]))
         await server.wait_closed()
 
@@ -136,4 +151,4 @@ if __name__ == "__main__":
     if options.h11_send:
         send_through_h11()
     with asyncio.Runner(loop_factory=loop_factory(options.loop)) as main:
-        main.run(run())
+        main.run(run(options))

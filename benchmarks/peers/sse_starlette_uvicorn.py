@@ -1,24 +1,55 @@
 """uvicorn with sse-starlette's `EventSourceResponse`: https://github.com/sysid/sse-starlette#usage
 
-Run as `starlette_uvicorn` is at its best: httptools and uvloop. Its pings come every 15 s, as it has them.
+Run as `starlette_uvicorn` is at its best: httptools and uvloop. Its pings come every 15 s, as it has them. In the
+streams of handlers its lines end in LF, so that its events are as long as everybody's.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 
-import uvicorn
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from benchmarks.peers.common import BACKLOG, Lateness, announce, listening_socket
+from benchmarks.peers.common import Lateness, arguments, number, seconds
+from benchmarks.peers.uvicorn_server import serve
 
 lateness = Lateness()
 queues: set[asyncio.Queue[str]] = set()
 """One for each subscriber of the channel."""
+
+
+def stamp() -> dict[str, str]:
+    """One event, yielded now."""
+    return {"data": f"{time.monotonic_ns():018d}"}
+
+
+async def paced(request: Request) -> EventSourceResponse:
+    """An event each interval."""
+    events, interval = number(request.query_params, "events"), seconds(request.query_params, "interval")
+
+    async def generate() -> AsyncIterator[dict[str, str]]:
+        start = time.monotonic()
+        for n in range(events):
+            if (wait := start + n * interval - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            yield stamp()
+
+    return EventSourceResponse(generate(), sep="\n")
+
+
+async def burst(request: Request) -> EventSourceResponse:
+    """Events with no wait between."""
+    events = number(request.query_params, "events")
+
+    async def generate() -> AsyncIterator[dict[str, str]]:
+        for _ in range(events):
+            yield stamp()
+
+    return EventSourceResponse(generate(), sep="\n")
 
 
 async def fanout(request: Request) -> EventSourceResponse:
@@ -49,7 +80,7 @@ async def idle(request: Request) -> EventSourceResponse:
     """One event at once, and then nothing."""
 
     async def generate() -> AsyncIterator[dict[str, str]]:
-        yield {"data": f"{time.monotonic_ns():018d}"}
+        yield stamp()
         await asyncio.Event().wait()
 
     return EventSourceResponse(generate())
@@ -67,6 +98,8 @@ async def lag(request: Request) -> PlainTextResponse:
 
 app = Starlette(
     routes=[
+        Route("/paced", paced),
+        Route("/burst", burst),
         Route("/fanout", fanout),
         Route("/publish", publish, methods=["POST"]),
         Route("/idle", idle),
@@ -76,13 +109,7 @@ app = Starlette(
 )
 
 
-def main() -> None:
-    """Serve until the process is ended."""
-    config = uvicorn.Config(app, http="httptools", loop="uvloop", access_log=False, log_level="error", backlog=BACKLOG)
-    with listening_socket() as sock:
-        announce(sock.getsockname()[1])
-        uvicorn.Server(config).run(sockets=[sock])
-
-
 if __name__ == "__main__":
-    main()
+    parser = arguments()
+    parser.set_defaults(http="httptools", loop="uvloop")
+    serve(app, parser.parse_args())

@@ -12,6 +12,8 @@ Measured at the steady rate:
 
 * CPU time of the server, with all its processes, for each delivery
 * latency from the `POST` to the `read` of the first and of the last subscriber of each event: p50, p99
+* latency of the last subscriber from the time when the event was *due*. An event that is due while the last publish is
+  not answered yet is published late, not left out, so a server that falls behind can't choose what is measured.
 * the lag of the server's loop, where it has one that can be asked: how late its timers are, p99
 
 As fast as it goes: deliveries a second, and CPU time for each; who is given both events in one write counts as two.
@@ -20,11 +22,12 @@ With short requests: how long accepting and answering one takes meanwhile (p50, 
 Each subscriber must get each event once and in order; a peer that misses or doubles one is not timed.
 """
 
+from dataclasses import replace
 from functools import partial
 
 from benchmarks.answer import WrongAnswer
 from benchmarks.channel import Audience, check_channel, lags, latencies_of
-from benchmarks.process import Server, usage
+from benchmarks.process import Server, Window, usage
 from benchmarks.requests import Probe
 from benchmarks.settings import Settings
 from benchmarks.subscribers import Subscribers, possible
@@ -59,7 +62,8 @@ def measure(few_or_many: bool, server: Server, contender: Contender, settings: S
         crowd.join(possible(audience.subscribers), settings.timeout)
         _warm_up(crowd, settings.timeout)
         lags(server.port, contender.peer, settings.timeout)
-        steady, curves = _steady(server, crowd, audience, settings)
+        sample = _steady(server, crowd, audience, settings)
+        steady = sample.metrics
         net = steady["cpu_per_delivery_us"] - nobody["cpu_per_publish_us"] / crowd.count
         steady["net_cpu_per_delivery_us"] = max(net, 0.0)
         steady |= _lag("lag", server, contender, settings)
@@ -69,7 +73,8 @@ def measure(few_or_many: bool, server: Server, contender: Contender, settings: S
         if crowd.missing or crowd.doubled:
             raise WrongAnswer(f"{crowd.missing} events were missing, and {crowd.doubled} came twice")
         busy = max(steady["reader_busy"], fast.pop("reader_busy"))
-        return Sample({**nobody, **steady, **fast, **probed, "reader_busy": busy, "subscribers": crowd.count}, curves)
+        more = {"reader_busy": busy, "subscribers": crowd.count}
+        return replace(sample, metrics={**nobody, **steady, **fast, **probed, **more})
 
 
 def _nobody(server: Server, crowd: Subscribers, settings: Settings) -> dict[str, float]:
@@ -86,14 +91,13 @@ def _warm_up(crowd: Subscribers, timeout: float) -> None:
         crowd.settle(timeout)
 
 
-def _steady(
-    server: Server, crowd: Subscribers, audience: Audience, settings: Settings
-) -> tuple[dict[str, float], dict[str, list[tuple[float, float]]]]:
-    before = usage(server, settings.server_core)
-    stamps = crowd.publish_every(audience.interval, audience.seconds)
-    crowd.settle(settings.timeout)
-    used = usage(server, settings.server_core) - before
-    firsts, lasts = latencies_of(crowd, stamps)
+def _steady(server: Server, crowd: Subscribers, audience: Audience, settings: Settings) -> Sample:
+    with Window(server, settings.server_core) as window:
+        stamps = crowd.publish_every(audience.interval, audience.seconds)
+        crowd.settle(settings.timeout)
+    used = window.used
+    firsts, lasts = latencies_of(crowd, list(stamps))
+    late = sorted((crowd.arrivals[stamp][-1] - due) / 1e3 for stamp, due in stamps.items())
     deliveries = len(stamps) * crowd.count
     metrics = {
         "cpu_per_delivery_us": used.server / deliveries / 1e3,
@@ -101,11 +105,13 @@ def _steady(
         "first_p99_us": percentile(firsts, 0.99),
         "last_p50_us": percentile(lasts, 0.5),
         "last_p99_us": percentile(lasts, 0.99),
+        "intended_last_p50_us": percentile(late, 0.5),
+        "intended_last_p99_us": percentile(late, 0.99),
         "published": len(stamps) / round(audience.seconds / audience.interval),
         "reader_us": used.load / deliveries / 1e3,
-        **used.shares(),
+        **window.metrics(deliveries),
     }
-    return metrics, {"first": curve(firsts), "last": curve(lasts)}
+    return Sample(metrics, {"first": curve(firsts), "last": curve(lasts)}, calls=used.calls, units=deliveries)
 
 
 def _fast(server: Server, crowd: Subscribers, audience: Audience, settings: Settings) -> dict[str, float]:
@@ -146,6 +152,7 @@ _COLUMNS = (
     Column("first_p50_us", "first p50 µs"),
     Column("last_p50_us", "last p50 µs"),
     Column("last_p99_us", "last p99 µs"),
+    Column("intended_last_p99_us", "late p99 µs"),
     Column("lag_p99_us", "lag p99 µs"),
     Column("deliveries_per_s", "fast: deliveries/s", ratio=True),
     Column("fast_cpu_per_delivery_us", "fast: CPU/delivery µs", digits=2),
@@ -160,6 +167,8 @@ FANOUT = Workload(
     contenders=alone,
     check=check_channel,
     measure=partial(measure, True),
+    unit="delivery",
+    counts_calls=True,
     columns=_COLUMNS,
 )
 
@@ -169,6 +178,7 @@ FANOUT_MANY = Workload(
     contenders=alone,
     check=check_channel,
     measure=partial(measure, False),
+    unit="delivery",
     columns=_COLUMNS,
 )
 """The same with many subscribers; `--quick` has fewer."""

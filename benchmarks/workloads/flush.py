@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from benchmarks.answer import Event, check_events, parse
 from benchmarks.load import Load, ask, segments_in
 from benchmarks.peers import Peer
-from benchmarks.process import Server, usage
+from benchmarks.process import Server, Window
 from benchmarks.settings import Settings
 from benchmarks.summary import curve, histogram, percentile
 from benchmarks.workload import Column, Contender, Sample, Workload
@@ -33,11 +33,11 @@ _POLICIES = {"wait": "before wait", "item": "each item", "every": "Every 16 KiB 
 
 
 def contenders(peer: Peer) -> Sequence[Contender]:
-    """Each policy (rawstream only) with Nagle off and on."""
+    """Each policy (rawstream only) with Nagle off and on; off only for rawstream's second loop."""
     policies = {f"&policy={key}": name for key, name in _POLICIES.items()} if peer.is_ours else {"": ""}
     return [
         Contender(peer, f"&nagle={nagle}{query}", ", ".join(filter(None, [name, "Nagle" if nagle else ""])))
-        for nagle in (0, 1)
+        for nagle in ((0,) if peer.name == "rawstream-uvloop" else (0, 1))
         for query, name in policies.items()
     ]
 
@@ -57,10 +57,9 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
     """Read the groups, and see how they came."""
     groups, size, wait = settings.flush_groups, settings.flush_size, settings.flush_wait
     with Load() as load:
-        before = usage(server, settings.server_core)
-        reader = load.ask(server.port, path(contender, groups, size, wait))
-        load.run(time.monotonic_ns() + int((settings.timeout + groups * wait) * 1e9))
-        used = usage(server, settings.server_core) - before
+        with Window(server, settings.server_core) as window:
+            reader = load.ask(server.port, path(contender, groups, size, wait))
+            load.run(time.monotonic_ns() + int((settings.timeout + groups * wait) * 1e9))
         segments = segments_in(reader.sock)
     answer = parse(reader.reads)
     events = check_events(answer, groups * size)
@@ -75,8 +74,8 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
             "segment_bytes": received / segments if segments else 0.0,
             "latency_p50_us": percentile(latencies, 0.5),
             "latency_p99_us": percentile(latencies, 0.99),
-            "cpu_per_event_us": used.server / len(events) / 1e3,
-            **used.shares(),
+            "cpu_per_event_us": window.used.server / len(events) / 1e3,
+            **window.metrics(len(events)),
         },
         curves={"latency": curve(latencies)},
         timeline=_timeline(_typical([events[at : at + size] for at in range(0, len(events), size)])),
@@ -107,6 +106,7 @@ FLUSH = Workload(
     contenders=contenders,
     check=check,
     measure=measure,
+    unit="event",
     columns=(
         Column("events_per_chunk", "events/chunk", digits=1),
         Column("chunks_per_read", "chunks/read", digits=1),

@@ -1,6 +1,6 @@
 """`idle`: 10,000 open streams of server-sent events that say nothing.
 
-Each peer takes part with the subscribers of a channel, and where handlers make streams of their own, with streams
+Each peer takes part with the subscribers of a channel, and rawstream, where that is another thing, also with streams
 whose handler has sent one event and waits for something that does not come.
 
 Measured:
@@ -8,7 +8,8 @@ Measured:
 * memory of the server for each connection: (RSS with all of them, after one delivery to each - RSS with none) / N.
   None means after some connections have come and gone, so what a first connection costs once is not counted.
 * what the kernel's socket buffers hold for each, at both ends (`/proc/net/sockstat`; the whole machine's)
-* CPU time of the server to open each, and while they are idle (share of a core); heartbeats are part of that
+* CPU time of the server to open each, and while they are idle (share of a core). Heartbeats, which most servers send
+  each 15 s, hardly fall into that time.
 """
 
 import time
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from benchmarks.answer import WrongAnswer
 from benchmarks.channel import check_channel
 from benchmarks.peers import Peer
-from benchmarks.process import Server, socket_bytes, usage
+from benchmarks.process import Server, Window, socket_bytes, usage
 from benchmarks.settings import Settings
 from benchmarks.subscribers import Subscribers, possible
 from benchmarks.workload import Column, Contender, Sample, Workload
@@ -28,9 +29,9 @@ _FEW = 50  # connections that come and go before memory is looked at
 
 
 def contenders(peer: Peer) -> Sequence[Contender]:
-    """The subscribers of a channel, and streams of handlers where there are any."""
+    """The subscribers of a channel, and of rawstream the streams of handlers: elsewhere both are the same."""
     subscribers = Contender(peer)
-    return (subscribers, Contender(peer, "/idle", HANDLER)) if peer.has_handlers else (subscribers,)
+    return (subscribers, Contender(peer, "/idle", HANDLER)) if peer.name == "rawstream" else (subscribers,)
 
 
 def path(contender: Contender) -> str:
@@ -58,18 +59,17 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
         opening = usage(server, settings.server_core) - before
         crowd.run(time.monotonic_ns() + int(_SETTLE * 1e9))
         full, held = server.resident_bytes(), socket_bytes()
-        before = usage(server, settings.server_core)
-        crowd.run(before.wall + int(settings.idle_seconds * 1e9))
-        used = usage(server, settings.server_core) - before
+        with Window(server, settings.server_core) as window:
+            crowd.run(window.began + int(settings.idle_seconds * 1e9))
     return Sample(
         metrics={
             "memory_per_connection_bytes": (full - empty) / count,
             "kernel_per_connection_bytes": max(held - buffers, 0) / count,
             "cpu_per_opening_us": opening.server / count / 1e3,
-            "idle_cpu": used.server / used.wall,
+            "idle_cpu": window.used.server / window.used.wall,
             "empty_bytes": empty,
             "connections": count,
-            **used.shares(),
+            **window.metrics(count),
         }
     )
 
@@ -95,6 +95,7 @@ IDLE = Workload(
     contenders=contenders,
     check=check,
     measure=measure,
+    unit="connection",
     columns=(
         Column("memory_per_connection_bytes", "bytes/connection", ratio=True),
         Column("kernel_per_connection_bytes", "in socket buffers"),

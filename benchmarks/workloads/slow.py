@@ -7,6 +7,7 @@ head. Both halves are of one run of one server, and so a ratio between them says
 Measured:
 
 * latency of the others from the `POST` to their `read`: p50, p99, with the slow ones and without, and p99's ratio
+* their latency from the time when the event was *due*, p99: a publish that had to wait for the last one counts
 * memory of the server (RSS) over time; by how much it grew for each of the slow ones, beyond what it grew by without
   them (a log that is kept grows, too): in all, and in the second half, when their buffers have long been full. An event
   that waits for many may be kept once, so a server that keeps all shows little in a short time; but it shows.
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.answer import WrongAnswer
 from benchmarks.channel import check_channel
-from benchmarks.process import Server, Usage, usage
+from benchmarks.process import Server, Window
 from benchmarks.settings import Settings
 from benchmarks.subscribers import Subscribers
 from benchmarks.summary import curve, percentile
@@ -36,7 +37,10 @@ class _Part:
 
     latencies: list[float] = field(default_factory=list)
     memory: list[tuple[int, int]] = field(default_factory=list)
-    used: Usage = field(default_factory=lambda: Usage(0, 0, 0, 0))
+    due: list[float] = field(default_factory=list)
+    """The same latencies, from the times when the events were due."""
+    common: dict[str, float] = field(default_factory=dict)
+    """What every workload tells."""
 
     @property
     def late_growth(self) -> int:
@@ -70,6 +74,7 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
         metrics={
             "others_p50_us": percentile(with_slow.latencies, 0.5),
             "others_p99_us": p99,
+            "intended_p99_us": percentile(with_slow.due, 0.99),
             "without_p50_us": percentile(without.latencies, 0.5),
             "without_p99_us": p99_without,
             "others_p99_ratio": p99 / p99_without,
@@ -78,7 +83,7 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
             "memory_bytes": with_slow.memory[-1][1],
             "memory_without_bytes": without.memory[-1][1],
             "cut": cut,
-            **with_slow.used.shares(),
+            **with_slow.common,
         },
         curves={"others": curve(with_slow.latencies), "without": curve(without.latencies)},
         timeline=[(round((at - start) / 1e6, 1), memory) for at, memory in with_slow.memory],
@@ -87,16 +92,18 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
 
 def _publish(server: Server, crowd: Subscribers, settings: Settings) -> _Part:
     part = _Part()
-    before = usage(server, settings.server_core)
 
     def look() -> None:
         part.memory.append((time.monotonic_ns(), server.resident_bytes()))
 
-    stamps = crowd.publish_every(settings.slow_interval, settings.slow_seconds, look)
-    crowd.settle(settings.timeout)
-    look()
-    part.used = usage(server, settings.server_core) - before
-    part.latencies = sorted((arrived - stamp) / 1e3 for stamp in stamps for arrived in crowd.arrivals[stamp])
+    with Window(server, settings.server_core) as window:
+        stamps = crowd.publish_every(settings.slow_interval, settings.slow_seconds, look)
+        crowd.settle(settings.timeout)
+        look()
+    arrivals = crowd.arrivals
+    part.latencies = sorted((arrived - stamp) / 1e3 for stamp in stamps for arrived in arrivals[stamp])
+    part.due = sorted((arrived - due) / 1e3 for stamp, due in stamps.items() for arrived in arrivals[stamp])
+    part.common = window.metrics(max(len(part.latencies), 1))
     if not part.latencies:
         raise WrongAnswer("no event came in the time of the measurement")
     return part
@@ -108,6 +115,7 @@ SLOW = Workload(
     contenders=alone,
     check=check,
     measure=measure,
+    unit="delivery",
     columns=(
         Column("others_p99_us", "others' p99 µs", ratio=True),
         Column("without_p99_us", "without slow ones"),

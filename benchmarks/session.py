@@ -1,0 +1,103 @@
+"""One run: from a plan to the JSON that is kept.
+
+Every workload has its first round, then every workload its second, and so on: what changes slowly on the machine
+concerns all of them, and a run that is cut short has something of each. Where there is a limit, a round that would not
+end within it is left out; how long it takes is known from the one before.
+"""
+
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TextIO
+
+from benchmarks import report
+from benchmarks.load import reader_cost
+from benchmarks.machine import machine, programs, versions
+from benchmarks.plan import COUNTING, Plan, turn_seconds
+from benchmarks.progress import Progress
+from benchmarks.subscribers import raise_files
+from benchmarks.turns import Outcome, run
+
+
+def measure(command: str, plan: Plan, stream: TextIO = sys.stderr) -> report.Json:
+    """Run what is planned, and give the result as JSON. A Ctrl-C ends it early, and the result says so."""
+    about: report.Json = {
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": {**versions(), **programs()},
+        "reader": reader_cost(),
+    }
+    raise_files()
+    session = _Session(plan, stream)
+    try:
+        session.run()
+    except KeyboardInterrupt:
+        about["interrupted"] = f"after {session.elapsed:.0f} s, in round {session.number} of {session.now}."
+    finally:
+        session.progress.close()
+    about["seconds"] = round(session.elapsed, 1)
+    return report.build(command, plan.outcomes, plan.settings, about)
+
+
+class _Session:
+    """A run that is under way."""
+
+    def __init__(self, plan: Plan, stream: TextIO) -> None:
+        self.progress = Progress(plan.turns, stream, expected=plan.seconds, limit=plan.limit)
+        self.number = 0
+        """The round at which it is,"""
+        self.now = ""
+        """and the workload."""
+        self._plan = plan
+        self._began = time.monotonic()
+        self._took: dict[str, float] = {}  # seconds of the last round of a workload
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
+
+    def run(self) -> None:
+        """All rounds for which there is time, then the turns that count system calls."""
+        plan = self._plan
+        for self.number in range(1, plan.settings.rounds + 1):
+            for outcome in plan.outcomes:
+                self._round(outcome)
+        for outcome in plan.outcomes:
+            self._count(outcome)
+
+    def _round(self, outcome: Outcome) -> None:
+        plan, self.now = self._plan, outcome.workload.name
+        self.progress.each = turn_seconds(outcome.workload, plan.settings)
+        if not self._is_time_for(self._took.get(self.now, 0.0) + plan.counting_seconds):
+            self.progress.drop(plan.round_turns(outcome))
+            return
+        before = self.elapsed
+        run(outcome, replace(plan.settings, rounds=1, count_calls=False), _Numbered(self.progress, self.number))
+        self._took[self.now] = self.elapsed - before
+
+    def _count(self, outcome: Outcome) -> None:
+        turns, self.now = self._plan.counting_turns(outcome), outcome.workload.name
+        self.progress.each = COUNTING
+        if self._is_time_for(COUNTING * turns):
+            run(outcome, replace(self._plan.settings, rounds=0), self.progress)
+        else:
+            outcome.syscalls_missing = "there was no time left for it"
+
+    def _is_time_for(self, seconds: float) -> bool:
+        """Whether something may begin: in the first round everything may, however long it takes."""
+        limit = self._plan.limit
+        return self.number == 1 or limit is None or self.elapsed + seconds <= limit
+
+
+class _Numbered(Progress):
+    """The progress of one round, which calls it by its number in the whole run."""
+
+    def __init__(self, progress: Progress, number: int) -> None:
+        self._progress = progress
+        self._number = number
+
+    def step(self, what: str) -> None:
+        """The same step of the whole run."""
+        self._progress.step(what.replace("(round 1)", f"(round {self._number})"))

@@ -1,0 +1,239 @@
+"""The command line of the benchmarks: what is planned, kept and shown, also of a run that was cut short."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import os
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from benchmark_results import BY_NAME, entry, fake, kept, outcome, paced
+
+from benchmarks import cli, report, session
+from benchmarks.plan import Plan, turn_seconds
+from benchmarks.process import Server
+from benchmarks.progress import Progress, in_words
+from benchmarks.settings import QUICK, Settings
+from benchmarks.syscalls import tracer
+from benchmarks.turns import Outcome, enter
+from benchmarks.workload import Contender, Sample
+
+CORES = sorted(os.sched_getaffinity(0))
+SETTINGS = dataclasses.replace(QUICK, server_core=CORES[0], load_core=CORES[-1])
+
+
+@pytest.fixture(autouse=True)
+def files() -> Iterator[None]:
+    """A run allows itself as many open files as it can get; the other tests shall not have them."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "required"),
+        (["speed"], "invalid choice: 'speed'"),
+        (["latency", "--peers", "rawstream,apache"], "no peer 'apache'; there are: floor, floor-c, rawstream,"),
+        (["latency", "--peers", ""], "no peer ''"),
+        (["latency", "--workloads", "flush"], "no workload 'flush'; there are: paced, burst, first"),
+        (["all", "--rounds", "0"], "'0' is not a number of at least 1"),
+        (["all", "--minutes", "soon"], "'soon' is not a number"),
+        (["all", "--from", "/nowhere/all.json"], "can't read /nowhere/all.json: No such file or directory"),
+        (["flush", "--server-core", "x"], "'x' is not the number of a core"),
+        (["flush", "--server-core", "9999"], "there is no core 9999"),
+        (["flush", "--output", "/proc/nowhere"], "can't write results to /proc/nowhere"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line_and_status_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_all_is_every_workload_of_every_command() -> None:
+    others = [workload for command, workloads in cli.COMMANDS.items() if command != "all" for workload in workloads]
+    assert list(cli.COMMANDS["all"]) == others
+    assert {"paced", "burst", "fanout", "idle", "slow", "scale"} <= {workload.name for workload in others}
+
+
+def test_rawstream_runs_in_its_own_way_where_it_is_scaled() -> None:
+    (scale,) = cli.COMMANDS["scale"]
+    assert cli.entered(scale, [BY_NAME["aiohttp"]]).entries == []
+    modules = {each.contender.peer.module for each in cli.entered(scale, [BY_NAME["rawstream"]]).entries}
+    assert modules == {"benchmarks.peers.rawstream_workers"}
+
+
+def test_a_kept_result_is_shown_again_without_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = kept(paced(rawstream=[20.0, 21.0, 22.0], aiohttp=[30.0, 31.0, 32.0]), tmp_path / "all.json")
+    before = path.read_bytes()
+    assert cli.main(["all", "--from", str(path), "--output", str(tmp_path / "shown")]) == 0
+    out = capsys.readouterr().out
+    assert "| **rawstream** | **21 µs** | **50 µs** |" in out
+    assert "1.48×" in out
+    names = {found.name for found in (tmp_path / "shown").iterdir()}
+    assert {"all.html", "all.md", "paced-cpu-per-chunk-us.svg", "paced-latency.svg"} <= names
+    assert "all.json" not in names
+    assert path.read_bytes() == before
+
+
+# -- a plan ------------------------------------------------------------------------------------------------------------
+
+
+def planned(*names: str) -> list[Outcome]:
+    entries = [entry("rawstream", {"cpu_per_chunk_us": []}), entry("aiohttp", {"cpu_per_chunk_us": []})]
+    return [outcome(*entries, workload=fake(name)) for name in names]
+
+
+def test_the_plan_is_told_before_it_is_run() -> None:
+    outcomes = planned("paced", "idle")
+    settings = dataclasses.replace(Settings(), rounds=4, count_calls=False)
+    one, other = (2 * turn_seconds(each.workload, settings) for each in outcomes)
+    whole = Plan(outcomes, settings)
+    assert (whole.turns, whole.seconds) == (16, 4 * (one + other))
+    assert whole.text().splitlines() == [
+        f"This takes about {in_words(whole.seconds)}: 4 rounds, each of",
+        f"  paced    2 contenders, {one:.0f} s",
+        f"  idle     2 contenders, {other:.0f} s",
+    ]
+    head, *_ = Plan(outcomes, settings, limit=20).text().splitlines()
+    assert head == "This takes 20 s: as many rounds as there is time for, up to 4 rounds, each of"
+    assert Plan(outcomes, settings, limit=3600).text() == whole.text()
+
+
+def test_turns_that_count_system_calls_are_planned_too() -> None:
+    outcomes = [dataclasses.replace(each, workload=dataclasses.replace(each.workload, counts_calls=True))
+                for each in planned("paced")]  # fmt: skip
+    with_calls, without = (
+        Plan(outcomes, dataclasses.replace(Settings(), count_calls=count)) for count in (True, False)
+    )
+    assert with_calls.turns - without.turns == (2 if tracer() else 0)
+    assert (with_calls.text().splitlines()[-1].startswith("and turns that count")) == bool(tracer())
+
+
+def test_every_workload_has_an_expected_time() -> None:
+    for workload in cli.COMMANDS["all"]:
+        assert 1 < turn_seconds(workload, QUICK) < 10, workload.name
+    paced, *_ = cli.COMMANDS["all"]
+    assert turn_seconds(paced, dataclasses.replace(QUICK, paced_seconds=60.0)) > 60
+
+
+# -- progress ----------------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_plain_lines_where_no_terminal_is() -> None:
+    stream, clock = io.StringIO(), itertools.count(0, 10)
+    progress = Progress(2, stream, lambda: next(clock))
+    progress.step("A")
+    progress.step("B")
+    progress.close()
+    assert stream.getvalue() == "[1/2] 10 s  A\n[2/2] 20 s, 20 s left  B\n"
+
+
+def test_progress_is_a_bar_on_a_terminal_and_leaves_nothing_behind() -> None:
+    stream, clock = Terminal(), itertools.count(0, 10)
+    progress = Progress(2, stream, lambda: next(clock))
+    progress.step("a long name")
+    progress.step("B")
+    progress.close()
+    _, first, second, empty, _ = stream.getvalue().split("\r")
+    assert first == f"[{'·' * 24}] 0/2  a long name"
+    assert second == f"[{'█' * 12}{'·' * 12}] 1/2, 20 s left  B".ljust(len(first))
+    assert empty.strip() == ""
+
+
+def test_what_is_left_is_told_by_what_the_turns_were_expected_to_take() -> None:
+    """One turn of 10 s and two of 100 s; the first took twice as long."""
+    stream, now = io.StringIO(), [0.0]
+    progress = Progress(3, stream, lambda: now[0], expected=210.0)
+    progress.each = 10.0
+    progress.step("short")
+    now[0], progress.each = 20.0, 100.0
+    progress.step("long")
+    now[0] = 120.0
+    progress.step("long again")
+    assert stream.getvalue().splitlines()[1:] == [
+        "[2/3] 20 s, 7 min left  long",
+        "[3/3] 120 s, 2 min left  long again",
+    ]
+
+
+def test_no_more_is_left_than_the_limit_allows_and_turns_can_be_dropped() -> None:
+    stream, now = io.StringIO(), [0.0]
+    progress = Progress(4, stream, lambda: now[0], limit=25.0)
+    progress.step("A")
+    now[0] = 10.0
+    progress.step("B")
+    progress.drop(1)
+    now[0] = 20.0
+    progress.step("C")
+    assert stream.getvalue().splitlines() == ["[1/4] 0 s  A", "[2/4] 10 s, 15 s left  B", "[3/3] 20 s, 5 s left  C"]
+
+
+# -- a run -------------------------------------------------------------------------------------------------------------
+
+
+def of(measure: Callable[[Server, Contender, Settings], Sample], rounds: int = 1, limit: float | None = None) -> Plan:
+    """A run of one contender that is a server of nothing, in two workloads."""
+    floor = dataclasses.replace(BY_NAME["floor"], workloads=frozenset({"one", "two"}))
+    workloads = [dataclasses.replace(fake(name), measure=measure) for name in ("one", "two")]
+    settings = dataclasses.replace(SETTINGS, rounds=rounds)
+    return Plan([enter(workload, [floor]) for workload in workloads], settings, limit)
+
+
+def test_every_workload_has_a_round_before_any_has_another() -> None:
+    stream, count = io.StringIO(), itertools.count(1)
+    found = session.measure("all", of(lambda *_: Sample({"cpu_per_chunk_us": next(count)}), rounds=2), stream)
+    assert json.loads(json.dumps(found)) == found
+    assert found["workloads"]["one"]["contenders"]["floor"]["summary"]["cpu_per_chunk_us"]["median"] == 2.0
+    assert "interrupted" not in found
+    steps = [line.partition(" s")[2].split("  ")[1] for line in stream.getvalue().splitlines()]
+    assert steps == [f"{name}: floor (bare send loop) (round {n})" for n in (1, 2) for name in ("one", "two")]
+
+
+def test_rounds_for_which_there_is_no_time_are_left_out() -> None:
+    found = session.measure(
+        "all", of(lambda *_: Sample({"cpu_per_chunk_us": 1.0}), rounds=50, limit=0.01), io.StringIO()
+    )
+    assert report.rounds_of(found) == (1, 1)
+
+
+def test_what_was_measured_before_an_interruption_is_kept_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = itertools.count(1)
+
+    def measure(*_: object) -> Sample:
+        if next(turns) == 2:
+            raise KeyboardInterrupt
+        return Sample({"cpu_per_chunk_us": 3.0, "noise": 0.0})
+
+    monkeypatch.setattr(cli, "_plan", lambda options: of(measure))
+    assert cli.main(["all", "--output", str(tmp_path)]) == 130
+    told = capsys.readouterr()
+    assert "in round 1 of two. The rest was not measured." in told.err
+    assert "floor (bare send loop): no turn yet" in told.out
+    found = json.loads((tmp_path / "all.json").read_text("utf-8"))
+    assert found["interrupted"].endswith("in round 1 of two.")
+    assert found["workloads"]["one"]["contenders"]["floor"]["samples"]
+    source = (tmp_path / "all.html").read_text("utf-8")
+    assert "This run was interrupted after" in source
+    assert "no turn yet" in source
+    assert os.sched_getaffinity(0) == set(CORES)
