@@ -10,7 +10,7 @@ from pathlib import Path
 
 _DISTRIBUTIONS = (
     "rawstream", "h11", "uvloop", "uvicorn", "httptools", "starlette", "sse-starlette", "fastapi", "hypercorn",
-    "granian", "aiohttp", "trustme", "matplotlib",
+    "granian", "aiohttp", "trustme",
 )  # fmt: skip
 _PROGRAMS = {"cc": ("cc", "--version"), "go": ("go", "version"), "nginx": ("nginx", "-v"), "node": ("node", "-v")}
 

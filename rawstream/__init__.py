@@ -20,6 +20,7 @@ asyncio.run(main())
 
 from . import errors
 from .channels import Channel, Hub, Run
+from .client import Backoff, ClientLimits, ClientTimeouts, events, fetch
 from .config import Limits, Timeouts
 from .messages import Every, Request, Response, Stream
 from .routing import Router
@@ -29,7 +30,10 @@ from .sse import Event
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backoff",
     "Channel",
+    "ClientLimits",
+    "ClientTimeouts",
     "Event",
     "Every",
     "Hub",
@@ -42,5 +46,7 @@ __all__ = [
     "Stream",
     "Timeouts",
     "errors",
+    "events",
+    "fetch",
     "serve",
 ]

@@ -1,4 +1,4 @@
-"""`python -m rawstream`: the demo, or `serve module:handler`; and what goes wrong told in one line.
+"""`python -m rawstream`: the demo, `serve module:handler`, or a tool; and what goes wrong told in one line.
 
 Exit status: 0 after an orderly end, 1 if handlers or workers had to be left or killed, 2 for anything that kept the
 server from starting.
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     given = sys.argv[1:] if arguments is None else arguments
     options = read(given)
+    if options.tool is not None:
+        return options.tool(options)  # type: ignore[no-any-return]
     worker = Worker(options.is_worker) if options.is_worker else None
     _set_up_logs(options, f"worker {worker.number}: " if worker else "")
     _open_as_many_files_as_allowed()

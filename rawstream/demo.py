@@ -7,6 +7,7 @@ GET /clock      endless server-sent events, one a second
 GET /bulk       many rows, as fast as the reader takes them
 GET /channels/{name}    a feed of news; POST publishes, GET /channels/{name}/info tells ids and counts
 POST /jobs      a long job, which works on by itself; GET /jobs/{id} follows it, DELETE stops it
+GET /probe      chunks that say when they were sent, for `python -m rawstream probe`; POST too
 GET /healthz    "ok", or 503 "closing" while the server closes
 GET /metrics    counts for Prometheus, where the extra `metrics` is installed
 
@@ -29,6 +30,7 @@ from typing import Any
 
 from rawstream import Event, Every, Hub, Request, Response, Router, Stream, errors
 from rawstream.channels.http import add_channels, add_jobs
+from rawstream.probe import handler as probe
 
 try:
     from rawstream.metrics import metrics as _metrics
@@ -257,6 +259,8 @@ def build(hub: Hub, publish_token: str | None = None, subscribe_token: str | Non
     router.get("/stream")(stream_for_event_source)
     router.get("/clock")(clock)
     router.get("/bulk")(bulk)
+    router.get("/probe")(probe)
+    router.post("/probe")(probe)
     router.get("/healthz")(healthz)
     router.get("/metrics")(metrics)
     add_channels(router, hub, publish_token=publish_token, subscribe_token=subscribe_token)

@@ -11,8 +11,16 @@
     │   ├── TargetTooLong        414
     │   ├── BodyTooLarge         413
     │   ├── ReadTimeout          408
-    │   └── Disconnected         nobody is there any more: nothing is answered
-    │       └── Stalled          or somebody who takes nothing
+    │   ├── Disconnected         nobody is there any more: nothing is answered
+    │   │   ├── Stalled          or somebody who takes nothing
+    │   │   ├── ConnectFailed    the client did not reach the server
+    │   │   └── IncompleteResponse   ... or lost it before the end of its response
+    │   ├── StatusError          a server answered the client with another status than 200 to 299
+    │   │   └── Redirected       ... and names another place
+    │   ├── ContentError         a response's body that is not what its header fields say
+    │   │   └── ItemTooLarge     or has an item larger than the client takes
+    │   ├── StreamFailed         a server told, in a stream that it had begun, that it failed
+    │   └── GaveUp               the client tried again and again to follow a stream
     └── HTTPError                raised by a handler to answer with a status and a reason
         ├── NotFound             404
         ├── MethodNotAllowed     405, with Allow
@@ -137,6 +145,56 @@ class Stalled(Disconnected):
     """The peer took nothing of what was sent to it for `Timeouts.write_stall` seconds: it was cut."""
 
 
+class ConnectFailed(Disconnected):
+    """The client got no connection: the name is unknown, nobody listens, TLS failed, or it took too long."""
+
+
+class IncompleteResponse(Disconnected):
+    """The connection ended before the response did: something is missing."""
+
+
+class StatusError(RemoteError):
+    """A server answered the client with a `status` that is no success (RFC 9110 section 15).
+
+    `reason` is its phrase, `headers` the response's fields (a mapping without case), `body` how its body begins.
+    """
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str], body: bytes, url: str) -> None:
+        said = " ".join(body.decode("utf-8", "replace").split())
+        super().__init__(f"{status} {reason or phrase(status)} from {url}{said and f': {said[:200]}'}", status)
+        self.reason = reason
+        self.headers = headers
+        self.body = body
+
+
+class Redirected(StatusError):
+    """A server answered the client that what it asks for is elsewhere, at `location`, an absolute URL."""
+
+    def __init__(
+        self, status: int, reason: str, headers: Mapping[str, str], body: bytes, url: str, location: str
+    ) -> None:
+        super().__init__(status, reason, headers, b"", url)
+        self.args = (f"{status} {reason or phrase(status)} from {url}: ask at {location}, if that is to be trusted",)
+        self.body = body
+        self.location = location
+
+
+class ContentError(RemoteError):
+    """A response's body is not what its header fields say: no JSON, say, or compressed in a way we do not know."""
+
+
+class ItemTooLarge(ContentError):
+    """A line, an item or an event of a response is larger than the client takes."""
+
+
+class StreamFailed(RemoteError):
+    """A server told, in a stream that it had begun, that it failed: the text is its own, `status` what it would be."""
+
+
+class GaveUp(RemoteError):
+    """The client tried to follow a stream, and too many attempts in a row brought nothing; the cause is the last."""
+
+
 class HTTPError(RawstreamError):
     """Raised by a handler, until the head of its stream has left, to answer with a status.
 
@@ -188,7 +246,7 @@ class NotAcceptable(HTTPError):
 
 
 class Unavailable(HTTPError):
-    """Not now: the server is full, or an answer took too long (503).
+    """Not now: the server is full, an answer took too long, or the hub was closed under a reader (503).
 
     `retry_after`: seconds after which it is worth to come back (RFC 9110 section 10.2.3); None says nothing of it.
     """

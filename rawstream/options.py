@@ -19,6 +19,11 @@ from .errors import LocalError
 HOST, PORT = "127.0.0.1", 8000
 _DESCRIPTION = "Stream from async generators over HTTP/1.1. Without a command: the demo, with its page at /."
 _ACCESS_LOGS = ("common", "json")
+_TOOLS = {
+    "get": "print a stream as it comes",
+    "probe": "measure how a stream arrives, and say who holds it back",
+}
+"""The commands that ask a server, each a module with `add_options(parser)` and `main(options)`."""
 _FOR_THE_DEMO = ("store", "publish_token", "subscribe_token", "allow_open_publish")
 
 T = TypeVar("T", Limits, Timeouts)
@@ -29,8 +34,18 @@ class Failed(Exception):
 
 
 def read(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options as they are given. Ends the process with status 2, and one line, if they cannot be read."""
-    return _parser().parse_args(_spelled_out(arguments))
+    """The options as they are given; `tool` is what a command that asks a server runs, and None for a server.
+
+    Ends the process with status 2, and one line, if they cannot be read.
+    """
+    parser = _parser(arguments)
+    options = parser.parse_args(_spelled_out(arguments))
+    if options.tool is not None and arguments[0] not in _TOOLS:
+        tool = next(name for name in _TOOLS if name in arguments)
+        parser.error(
+            f"{arguments[0]} is for a server, and {tool} is none: write {tool} first, and its own options then"
+        )
+    return options
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,16 +56,30 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help shows all options)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser("python -m rawstream", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"rawstream {__version__}")
-    parser.set_defaults(handler=None)
+    parser.set_defaults(handler=None, tool=None)
     _add_options(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     command = commands.add_parser("serve", help="serve a handler of yours", description="Serve a handler of yours.")
     command.add_argument("handler", metavar="MODULE:HANDLER", help="a coroutine function, async generator or Router")
     _add_options(command, argparse.SUPPRESS)  # an option that stands before the command keeps its value
+    for name, what in _TOOLS.items():
+        command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        if name in arguments:
+            _complete(name, command)
     return parser
+
+
+def _complete(name: str, command: argparse.ArgumentParser) -> None:
+    """Add a tool's options. It is imported only now that it is named."""
+    if name == "get":
+        from .get import add_options, main
+    else:
+        from .probe import add_options, main
+    add_options(command)
+    command.set_defaults(tool=main)
 
 
 def _spelled_out(arguments: Sequence[str]) -> list[str]:

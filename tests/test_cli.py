@@ -439,6 +439,35 @@ def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[
     assert "--is-worker" not in shown
 
 
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    listed = capsys.readouterr().out.partition("\ncommands:\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^    (\w+) ", listed, re.MULTILINE) == ["serve", "get", "probe"]
+
+
+@pytest.mark.parametrize("tool", ["get", "probe"])
+def test_a_command_that_asks_a_server_has_its_own_help_and_no_option_of_a_server(
+    capsys: pytest.CaptureFixture[str], tool: str
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main([tool, "--help"])
+    assert raised.value.code == 0
+    assert f"usage: python -m rawstream {tool} " in (shown := capsys.readouterr().out)
+    assert "--port" not in shown
+    assert failed(capsys, "--port", "1", tool, "localhost:2") == (
+        f"python -m rawstream: --port is for a server, and {tool} is none: write {tool} first, and its own options "
+        "then (--help shows all options)"
+    )
+
+
+def test_a_server_loads_no_command_that_asks_one() -> None:
+    program = "import sys; from rawstream.options import read; read(['--uds', 'x']); print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "rawstream.options" in loaded
+    assert not {"rawstream.get", "rawstream.probe"} & {*loaded}
+
+
 def serve_one_request(arguments: list[str]) -> bytes:
     """main() with an inherited socket; the answer to one request, after which SIGTERM ends it."""
     answers: list[bytes] = []

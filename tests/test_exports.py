@@ -16,7 +16,10 @@ PACKAGE = Path(rawstream.__file__).parent
 MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))
 
 PUBLIC = [
+    "Backoff",
     "Channel",
+    "ClientLimits",
+    "ClientTimeouts",
     "Event",
     "Every",
     "Hub",
@@ -29,6 +32,8 @@ PUBLIC = [
     "Stream",
     "Timeouts",
     "errors",
+    "events",
+    "fetch",
     "serve",
 ]
 

@@ -18,6 +18,7 @@ from rawstream import Event, Hub, Request, Router, Timeouts, errors
 from rawstream.channels.http import add_channels, add_jobs, checked_token
 from rawstream.channels.log import Entry, Id, State
 from rawstream.channels.memory import MemoryStore
+from rawstream.errors import LocalError
 from rawstream.fields import Headers
 
 LINES = "Accept: application/x-ndjson"
@@ -190,7 +191,7 @@ async def test_a_place_that_the_log_does_not_hold_is_told_in_a_field_and_in_the_
     peer = await api.served.ask(request("/channels/news", f"Last-Event-ID: {ids[0]}"))
     assert b"\r\nStream-Gap: 2\r\n" in await peer.head()
     await peer.expect(chunk(b":\n\n"))
-    assert f'event: stream-gap\ndata: {{"missing": 2, "after": "{ids[0]}"}}\n'.encode() in await peer.until(b"\n\n")
+    assert f'event: stream-gap\ndata: {{"missing":2,"after":"{ids[0]}"}}\n'.encode() in await peer.until(b"\n\n")
 
 
 async def test_an_id_that_cannot_be_is_refused(api: Api) -> None:
@@ -200,6 +201,7 @@ async def test_an_id_that_cannot_be_is_refused(api: Api) -> None:
     ]:  # fmt: skip
         answer = await api.ask("GET", f"/channels/news?last_event_id={quote(id)}")
         assert (answer.status, "<milliseconds>-<number>" in answer.body) == (400, True), id
+        assert 'or "earliest"' in answer.body
         if id.isprintable() and id == id.strip():
             field = f"Last-Event-ID: {id.encode().decode('latin-1')}"
             assert (await api.ask("GET", "/channels/news", field)).status == 400, id
@@ -397,7 +399,7 @@ async def test_a_chunked_body_is_taken_up_to_the_same_size(api: Api) -> None:
 async def test_an_event_may_have_a_name(api: Api) -> None:
     for number, (given, event) in enumerate([
         ("", "message"), ("%C3%A9%20x", "é x"), ("a%00", "a\0"), ("x" * 256, "x" * 256),
-        ("id:%20spoofed", "id: spoofed"), ("a&event=b", "b"), ("%FF", "\ufffd"),
+        ("id:%20spoofed", "id: spoofed"), ("a&event=b", "b"),
     ]):  # fmt: skip
         id = (await api.post(f"/channels/{number}?event={given}", "x", TEXT)).id
         found = await api.lines(f"/channels/{number}?last_event_id=earliest", 1)
@@ -413,6 +415,13 @@ async def test_names_that_would_break_out_of_an_event_or_are_rawstreams_own_are_
     ]:  # fmt: skip
         answer = await api.post(f"/channels/news?event={event}", "x", TEXT)
         assert (answer.status, "event" in answer.body) == (400, True), event
+        assert ("at most 256" in answer.body, "'stream-'" in answer.body) == (len(event) > 256, "stream-" in event)
+    assert await hub.channels() == []
+
+
+async def test_a_name_that_is_not_utf_8_is_refused_as_such_a_body_is(api: Api, hub: Hub) -> None:
+    answer = await api.post("/channels/news?event=%FF", "x", TEXT)
+    assert (answer.status, answer.body) == (400, "400 Bad Request: the query is not UTF-8\n")
     assert await hub.channels() == []
 
 
@@ -737,7 +746,7 @@ async def test_a_job_is_stopped_once_and_its_readers_are_told(api: Api, hub: Hub
     for _ in range(2):
         stopped = await api.ask("DELETE", location)
         assert (stopped.status, stopped.body) == (204, "")
-    assert b'event: stream-end\ndata: {"stopped": true}\n' in await peer.until(b"0\r\n\r\n")
+    assert b'event: stream-end\ndata: {"stopped":true}\n' in await peer.until(b"0\r\n\r\n")
     assert hub.owners == {}
     assert [each["event"] for each in await api.lines(location, 2)] == ["progress", "stream-end"]
 
@@ -863,15 +872,30 @@ async def test_a_store_without_room_is_503(make: Callable[..., Any], serving: Se
         assert (await api.post("/channels/one", "x", TEXT)).status == 201
         for target in ["/channels/two", "/jobs"]:
             answer = await api.post(target, "x", TEXT)
-            assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+            assert (answer.status, answer.headers.get("retry-after")) == (503, None)
+            assert "it holds 1, or as many as its URL says (logs=)" in answer.body
         assert (await api.post("/channels/one", "x", TEXT)).status == 201
 
 
 async def test_an_outcome_that_nobody_knows_is_no_success(make: Callable[..., Any], hub: Hub, store: Away) -> None:
+    """Nor does it ask for another: without a key, that may be a second one."""
+
     async def append(*given: Any, **named: Any) -> Id:
         raise errors.OutcomeUnknown
 
     store.append = append  # type: ignore[method-assign]
     answer = await (await make()).post("/channels/news", "x", TEXT)
-    assert answer.status == 503
-    assert "publish it again with the same key" in answer.body
+    assert (answer.status, answer.headers.get("retry-after")) == (503, None)
+    told = "it may have been published or not; an Idempotency-Key would make repeating safe"
+    assert answer.body == f"503 Service Unavailable: {told}\n"
+
+
+# -- mistakes of the program -------------------------------------------------------------------------------------------
+
+
+def test_who_gives_jobs_a_generator_for_a_coroutine_is_told_so() -> None:
+    async def start(request: Request) -> AsyncIterator[Any]:
+        yield request
+
+    with pytest.raises(LocalError, match="a coroutine function that returns an async generator"):
+        add_jobs(Router(), Hub(), start)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -75,12 +76,23 @@ def test_without_a_url_it_is_memory() -> None:
         "memory:?entries=0", "memory:?entries=-1", "memory:?entries=1.5", "memory:?entries=many", "memory:?entries=",
         "memory:?bytes=0", "memory:?age=0", "memory:?age=-1", "memory:?age=x", "memory:?age=nan", "memory:?age=inf",
         "memory:?logs=0", "sqlite:///a?entries=0", "redis://localhost?entries=x", "memory:#x", "sqlite:///a#x",
-        "redis://[::1",
+        "redis://[::1", "sqlite:///:memory:", "sqlite:///:memory:?entries=5", "SQLITE:///:memory:",
     ],
 )  # fmt: skip
 def test_what_names_no_store_is_a_mistake_of_the_program(url: str) -> None:
     with pytest.raises(LocalError):
         Hub(url)
+
+
+def test_a_database_in_memory_is_the_other_store() -> None:
+    with pytest.raises(LocalError, match='"memory:"'):
+        Hub("sqlite:///:memory:")
+
+
+@pytest.mark.parametrize("size", ["x", None, 0, -1, 1.5, True])
+def test_a_size_that_no_event_can_have_is_refused(size: Any) -> None:
+    with pytest.raises(LocalError, match="event_size is a whole number of bytes, 1 or more, not "):
+        Hub(event_size=size)
 
 
 @pytest.mark.parametrize("url", [None, b"memory:"])
@@ -132,8 +144,10 @@ async def test_a_name_is_one_channel_as_long_as_anybody_has_it(hubs: Hubs) -> No
 
 @pytest.mark.parametrize("name", ["", "a/b", "run/job", ".news", "-", "a" * 129, "a b", "a\n", None, 5])
 async def test_a_name_that_cannot_be_is_refused(name: Any) -> None:
-    with pytest.raises(BadName):
+    with pytest.raises(BadName) as caught:
         Hub().channel(name)
+    shown = repr(name) if isinstance(name, str) else f"of the type {type(name).__name__}"
+    assert str(caught.value).endswith(f", not {shown}")
 
 
 async def test_channels_are_those_that_hold_something_and_no_runs(hubs: Hubs) -> None:
@@ -296,6 +310,33 @@ def test_a_hub_serves_one_loop_after_the_other(
     for _ in range(3):
         with asyncio.Runner(loop_factory=make_loop) as runner:
             runner.run(use())
+
+
+async def test_another_loop_is_refused_while_it_is_open(hubs: Hubs) -> None:
+    hub = await hubs()
+    await hub.channel("news").publish(1)
+    generator = counting(1)
+
+    async def elsewhere() -> None:
+        news = hub.channel("news")
+        for use in (news.publish(2), news.state(), anext(news.read("earliest")), hub.run(generator)):
+            with pytest.raises(LocalError, match="open in another event loop"):
+                await use
+
+    await asyncio.to_thread(asyncio.run, elsewhere())
+    with pytest.raises(StopAsyncIteration):
+        await anext(generator)
+    state = await hub.channel("news").state()
+    assert state is not None
+    assert state.last.n == 1
+
+
+def test_without_a_loop_nothing_is_left_to_be_awaited(kind: str, tmp_path: Path) -> None:
+    hub, generator = Hub(url(kind, tmp_path, "redis://localhost:1")), counting(1)
+    for use in (hub.run(generator), hub.channel("news").publish(1)):
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            use.send(None)
+    gc.collect()  # what was never awaited warns, and warnings are errors
 
 
 @pytest.fixture(params=KINDS)

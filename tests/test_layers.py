@@ -57,11 +57,12 @@ LAYERS: dict[str, set[str]] = {
     "channels.database": {"errors"},
     "channels.sqlite": {"channels.database", "channels.log", "errors"},
     "channels.redis_commands": {"errors"},
-    "channels.redis": {"channels.log", "channels.redis_commands", "errors"},
+    "channels.redis_follower": {"channels.log", "channels.redis_commands", "errors"},
+    "channels.redis": {"channels.log", "channels.redis_commands", "channels.redis_follower", "errors"},
     "channels.tail": {"channels.log", "sse"},
     "channels.cursor": {"channels.log", "errors"},
     "channels.feed": {"channels.cursor", "channels.log", "channels.tail", "errors", "formats", "observe"},
-    "channels.reader": {"channels.cursor", "channels.log", "sse"},
+    "channels.reader": {"channels.cursor", "channels.log", "errors", "sse"},
     "channels.subscription": {"channels.cursor", "channels.feed", "errors", "formats", "messages"},
     "channels.slices": set(),
     "channels.channel": {
@@ -78,13 +79,47 @@ LAYERS: dict[str, set[str]] = {
         "channels.sqlite", "errors", "pump",
     },
     "channels.__init__": {"channels.channel", "channels.hub", "channels.log", "channels.runs"},
-    "__init__": {"channels.__init__", "config", "errors", "messages", "routing", "server", "sse"},
+    "incoming": {"errors", "fields", "messages", "wire"},
+    "inflate": {"errors"},
+    "items": {"errors", "formats", "sse"},
+    "json_array": {"errors", "items"},
+    "outgoing": {"errors", "fields", "wire"},
+    "dial": {"config", "deadlines", "errors", "inbox", "outgoing", "transport"},
+    "fetched": {"dial", "errors", "fields", "incoming", "inflate", "items", "json_array", "messages", "sse"},
+    "fetching": {"dial", "errors", "fetched", "incoming", "messages", "outgoing", "wire"},
+    "reconnecting": {"errors", "fetched", "fetching", "formats", "sse"},
+    "client": {"errors", "fetched", "fetching", "fields", "outgoing", "reconnecting", "wire"},
+    "__init__": {"channels.__init__", "client", "config", "errors", "messages", "routing", "server", "sse"},
     "workers": {"server", "sockets"},
     "channels.http": {
         "channels.hub", "channels.runs", "channels.subscription", "errors", "messages", "routing",
     },
-    "demo": {"__init__", "channels.http", "errors", "metrics"},
-    "options": {"__init__", "access", "channels.http", "config", "errors"},
+    "probe.findings": set(),
+    "probe.arrivals": {"fields"},
+    "probe.bursts": {"probe.arrivals"},
+    "probe.verdict": {"probe.arrivals", "probe.findings"},
+    "probe.inference": {"probe.arrivals", "probe.bursts", "probe.findings"},
+    "probe.culprits": {"fields", "probe.arrivals", "probe.findings"},
+    "probe.conclusion": {"probe.arrivals", "probe.culprits", "probe.findings"},
+    "probe.picture": {"probe.arrivals", "probe.culprits", "probe.findings"},
+    "probe.svg": {"probe.arrivals", "probe.culprits", "probe.findings"},
+    "probe.report": {"probe.arrivals", "probe.conclusion", "probe.culprits", "probe.findings", "probe.picture"},
+    "probe.ways": set(),
+    "probe.measure": {"client", "errors", "incoming", "probe.arrivals", "probe.ways"},
+    "probe.hunt": {
+        "probe.arrivals", "probe.bursts", "probe.culprits", "probe.findings", "probe.inference", "probe.measure",
+        "probe.verdict", "probe.ways",
+    },
+    "probe.endpoint": {"errors", "formats", "messages", "sse"},
+    "probe.command": {
+        "probe.conclusion", "probe.hunt", "probe.measure", "probe.report", "probe.svg",
+    },
+    "probe.__init__": {"probe.command", "probe.endpoint"},
+    "demo": {"__init__", "channels.http", "errors", "metrics", "probe.__init__"},
+    "get.views": {"items", "sse"},
+    "get.screen": {"client", "fetched", "get.views"},
+    "get.__init__": {"client", "errors", "get.screen", "get.views", "sse"},
+    "options": {"__init__", "access", "channels.http", "config", "errors", "get.__init__", "probe.__init__"},
     "ending": set(),
     "cli": {
         "__init__", "access", "channels.hub", "demo", "ending", "errors", "messages", "observe", "options", "sockets",
@@ -95,11 +130,13 @@ LAYERS: dict[str, set[str]] = {
 
 SANS_IO = [
     "errors", "config", "sse", "fields", "messages", "access", "inbox", "strict", "wire", "formats", "pump",
-    "encoding", "answers",
+    "encoding", "answers", "incoming", "inflate", "items", "json_array", "outgoing",
+    "probe.findings", "probe.arrivals", "probe.bursts", "probe.verdict", "probe.inference", "probe.culprits",
+    "probe.conclusion", "probe.picture", "probe.svg", "probe.report", "probe.ways",
 ]  # fmt: skip
 THIRD_PARTY = {
-    "channels.redis": {"redis"},
     "channels.redis_commands": {"redis"},
+    "channels.redis_follower": {"redis"},
     "wire": {"h11"},
     "cli": {"uvloop"},
     "metrics": {"prometheus_client"},
@@ -229,7 +266,7 @@ def test_the_demo_is_written_with_public_names() -> None:
     found = {full for full in imported("demo") if full.startswith("rawstream")}
     assert found
     assert {full.removeprefix("rawstream.") for full in found} <= {
-        *rawstream.__all__, "metrics.metrics", "channels.http.add_channels", "channels.http.add_jobs",
+        *rawstream.__all__, "metrics.metrics", "channels.http.add_channels", "channels.http.add_jobs", "probe.handler",
     }  # fmt: skip
 
 

@@ -1351,7 +1351,6 @@ async def test_the_generator_runs_in_the_context_of_the_task() -> None:
 @pytest.fixture
 def no_gc() -> Iterator[None]:
     """Without the collector, what is in a reference cycle stays."""
-    gc.collect()
     gc.disable()
     yield
     gc.enable()

@@ -156,8 +156,10 @@ async def test_who_repeats_a_key_later_is_told_the_first_id(
     await store.append("a", "1")
     proxy.losses = 1_000_000
     patience(0.5)
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(StoreUnavailable, match="again with the same key") as caught:
         await store.append("a", "2", key="k")
+    assert type(caught.value) is StoreUnavailable
+    assert dict(caught.value.headers) == {"Retry-After": "5"}
     proxy.losses = 0
     patience(15.0)
     assert (await store.append("a", "2", key="k")).n == 2

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from rawstream import Event, Hub, Request, errors
 from rawstream.channels import Run, runs
 from rawstream.channels import hub as hub_module
 from rawstream.channels.memory import MemoryStore
-from rawstream.errors import BadName, ChannelEnded, NotFound, StoreUnavailable
+from rawstream.errors import BadName, ChannelEnded, LocalError, NotFound, StoreUnavailable
 
 pytestmark = [pytest.mark.usefixtures("orderly"), pytest.mark.either_loop]
 
@@ -498,6 +498,45 @@ async def test_what_is_not_there_is_not_found(hubs: Hubs) -> None:
     with pytest.raises(NotFound) as caught:
         await hub.find("nothing")
     assert caught.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [(name, each) for name in ("ttl", "linger") for each in ("x", 0, -1, True, float("nan"), float("inf"), 1e10)]
+    + [("ttl", None)],
+)
+async def test_seconds_that_cannot_be_are_refused_and_the_generator_closed(
+    store: Staged, name: str, seconds: Any
+) -> None:
+    """When it ends it would be too late: there would be no end."""
+    async with hub_of(store) as hub:
+        generator = counting(1)
+        with pytest.raises(LocalError, match=f"a run's {name} is a number of seconds, above 0 .*, not {seconds!r}"):
+            await hub.run(generator, "job", **{name: seconds})
+        with pytest.raises(StopAsyncIteration):
+            await anext(generator)
+        assert await store.names() == []
+
+
+async def test_the_longest_times_will_do(hubs: Hubs) -> None:
+    run = await (await hubs()).run(counting(1), ttl=1e9, linger=1e9)
+    assert await told(run) == [(None, 1), END]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: counting, "function: call it, and give what it returns"), (lambda: [1], "list"),
+        (lambda: None, "NoneType"), (lambda: asyncio.sleep(0), "coroutine"),
+    ],
+)  # fmt: skip
+async def test_what_is_no_async_iterator_is_refused_at_once(store: Staged, make: Callable[[], Any], said: str) -> None:
+    """And a coroutine is closed, so that Python does not warn of it too."""
+    async with hub_of(store) as hub:
+        with pytest.raises(LocalError, match=rf"a run takes an async iterator .*, not {said}$"):
+            await hub.run(make(), "job")
+        gc.collect()
+        assert await store.names() == []
 
 
 @pytest.mark.parametrize("id", ["", "a/b", ".hidden", "a" * 129, "a b", 5])

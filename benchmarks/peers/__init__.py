@@ -94,7 +94,7 @@ PEERS = (
         "benchmarks.peers.rawstream_server",
         ("--loop", "uvloop"),
         ("rawstream", "h11", "uvloop"),
-        _EVERY - {"fanout-many", "slow"},
+        _EVERY,
     ),
     Peer(
         "rawstream-h11send",

@@ -1,0 +1,267 @@
+"""`python -m rawstream get URL`: print a stream as it comes.
+
+To a terminal it is shown readable (`views`), and no control character of the server's gets there; to a pipe or a file
+go the bytes as they come. What is not the stream, a status or what went wrong, is a line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import ssl
+import sys
+from pathlib import Path
+from typing import Any
+
+from rawstream import sse
+from rawstream.client import Backoff, ClientTimeouts, events, fetch
+from rawstream.errors import LocalError, RemoteError, StatusError
+
+from .screen import Output, Screen, say
+from .views import duration
+
+EPILOG = """\
+what is shown
+  On a terminal, what Content-Type says: an event of text/event-stream on a line (name, #id, data), an item of a JSON
+  array or of JSON lines on a line, all else as text, as it comes. Control characters are shown as \\x1b. Colours are
+  left out if NO_COLOR is set. To a pipe or a file go the bytes as they are, unless an option says otherwise.
+
+what -d sends
+  A body makes the method POST. If it is JSON it is sent as application/json, else as a form
+  (application/x-www-form-urlencoded, as curl does); several are joined with &. -H "Content-Type: ..." goes before.
+
+examples
+  get :8000/clock                                      a stream of this machine, until Ctrl-C
+  get --text --timing -X POST :8000/stream             each chunk, with its size, and how long it was waited for
+  get -d '{"steps": 9}' -H "Authorization: Bearer secret" https://app.example/jobs
+  get --items :8000/bulk | jq .value                   the items, one on a line
+
+exit status
+  0 the stream came to its end        3 there was no answer: no such host, refused, TLS, no HTTP
+  1 the answer's status is not 2xx    4 the stream was cut before its end
+  2 the command is wrong              5 --max-time was over
+  6 the output cannot be written, as on a full disk; 130 after Ctrl-C, 141 when nobody reads the output any more
+
+  A redirect is not followed; proxies of the environment are not used.
+"""
+
+ENDED, REFUSED, WRONG, UNANSWERED, CUT, TIMED_OUT, UNWRITTEN, INTERRUPTED, UNREAD = 0, 1, 2, 3, 4, 5, 6, 130, 141
+
+_ACCEPT = {
+    "events": "text/event-stream",
+    "items": "application/x-ndjson, application/json;q=0.9, */*;q=0.1",
+    "text": "text/plain, */*;q=0.1",
+}
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Everything that `get` may be told."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("url", type=_url, metavar="URL", help="http:// if it has no scheme; :8000/clock is localhost")
+    ask = parser.add_argument_group("what to ask for")
+    ask.add_argument("-X", "--request", metavar="METHOD", help="default: GET, and POST with -d")
+    ask.add_argument(
+        "-H", "--header", type=_header, action="append", default=[], metavar="NAME:VALUE", help="may be repeated"
+    )
+    ask.add_argument(
+        "-d", "--data", action="append", default=[], metavar="DATA", help="a body; @FILE, and @- for stdin"
+    )
+    ask.add_argument("--compressed", action="store_true", help="take gzip, and undo it")
+    ask.add_argument(
+        "--resume", action="store_true", help="events; reconnect whenever they break off, and go on after the last id"
+    )
+    look = parser.add_argument_group("how to show it")
+    form = look.add_mutually_exclusive_group()
+    for name, what in (
+        ("events", "server-sent events, one on a line; asks for them"),
+        ("items", "the items alone, one on a line, also from events; asks for JSON lines"),
+        ("text", "text as it comes; asks for it"),
+        ("raw", "the bytes as they come, to a terminal too"),
+    ):
+        form.add_argument(f"--{name}", action="store_const", const=name, dest="form", help=what)
+    look.add_argument("--timing", action="store_true", help="how long each chunk was waited for, and its size")
+    look.add_argument("-i", "--include", action="store_true", help="the response's head too")
+    reach = parser.add_argument_group("how to get there")
+    reach.add_argument("--unix-socket", metavar="PATH", help="connect to this, and not to the URL's host")
+    reach.add_argument("-k", "--insecure", action="store_true", help="take any certificate")
+    reach.add_argument("--cacert", metavar="FILE", help="trust what this authority signed (PEM)")
+    reach.add_argument("-m", "--max-time", type=_seconds, metavar="SECONDS", help="for all of it (default: no limit)")
+
+
+def _url(text: str) -> str:
+    if re.match(r"https?://", text, re.IGNORECASE):
+        return text
+    if scheme := re.match(r"([a-z][a-z0-9+.-]*)://", text, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(f"a URL begins with http:// or https://, not {scheme[0]}")
+    return f"http://localhost{text}" if text.startswith((":", "/")) else f"http://{text}"
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise argparse.ArgumentTypeError(f'a header is "Name: value", not {text!r}')
+    return name.strip(), value.strip()
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) < float("inf"):
+            return seconds
+    raise argparse.ArgumentTypeError(f"a time is a number of seconds above 0, not {text!r}")
+
+
+def _wrong(options: argparse.Namespace) -> str | None:
+    """What does not go together."""
+    if options.form == "raw" and options.timing:
+        return "--raw and --timing exclude each other: one changes nothing, the other writes between"
+    if options.resume and (options.form == "text" or options.include):
+        return "--resume shows events, from more than one response: --text and --include do not go with it"
+    if options.insecure and options.cacert:
+        return "--insecure and --cacert exclude each other: one trusts everybody, the other somebody"
+    return None
+
+
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What `fetch` and `events` are told. Raises LocalError for files that will not do."""
+    headers: list[tuple[str, str]] = list(options.header)
+    given = {name.lower() for name, _ in headers}
+
+    def otherwise(name: str, value: str | None) -> None:
+        if value is not None and name.lower() not in given:
+            headers.append((name, value))
+
+    body = b"&".join(map(_data, options.data)) if options.data else None
+    otherwise("Accept", _ACCEPT.get(options.form) if not options.resume else None)
+    otherwise("Accept-Encoding", "gzip" if options.compressed else None)
+    otherwise("Content-Type", None if body is None else _content_type(body))
+    return {
+        "method": options.request or ("GET" if body is None else "POST"),
+        "headers": headers,
+        "data": body,
+        "uds": options.unix_socket,
+        "ssl": _tls(options),
+        "timeouts": ClientTimeouts(head=None, idle=None),  # a quiet stream is no failure: --max-time is the user's
+    }
+
+
+def _data(text: str) -> bytes:
+    if not text.startswith("@"):
+        return os.fsencode(text)
+    try:
+        return sys.stdin.buffer.read() if text == "@-" else Path(text[1:]).read_bytes()
+    except OSError as exc:
+        raise LocalError(f"--data {text} cannot be read: {exc.strerror}") from exc
+
+
+def _content_type(body: bytes) -> str:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return "application/x-www-form-urlencoded"
+    return "application/json"
+
+
+def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
+    if options.cacert:
+        try:
+            return ssl.create_default_context(cafile=options.cacert)
+        except OSError as exc:  # an SSLError is one
+            raise LocalError(f"--cacert {options.cacert} cannot be used: {exc.strerror or exc}") from exc
+    if not options.insecure:
+        return None
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+# -- running -----------------------------------------------------------------------------------------------------------
+
+
+def main(options: argparse.Namespace) -> int:
+    """Print the stream; returns the exit status, which --help explains."""
+    if sys.stdout is None:  # by `>&-`; and a socket may have its number
+        return _failed("there is no standard output: it is closed", WRONG)
+    if wrong := _wrong(options):
+        return _failed(wrong, WRONG)
+    try:
+        return asyncio.run(_get(options, _arguments(options)))
+    except LocalError as exc:
+        return _failed(str(exc), WRONG)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return UNREAD
+    except OSError as exc:
+        return _failed(f"the output cannot be written: {exc.strerror}", UNWRITTEN)
+
+
+def _failed(text: str, status: int) -> int:
+    say(text)
+    return status
+
+
+async def _get(options: argparse.Namespace, arguments: dict[str, Any]) -> int:
+    output = Output(sys.stdout.fileno())
+    screen = Screen(options, output)
+    reading = _resumed if options.resume else _once
+    try:
+        with output.watched():
+            async with asyncio.timeout(options.max_time):
+                status = await reading(options, arguments, screen)
+    except TimeoutError:
+        screen.end()
+        return _failed(f"--max-time of {duration(options.max_time)} was over", TIMED_OUT)
+    except asyncio.CancelledError:
+        if output.unread:
+            return UNREAD
+        screen.end()
+        raise
+    except StatusError as exc:
+        screen.end()
+        return _failed(str(exc), REFUSED)
+    except RemoteError as exc:
+        screen.end()
+        return _failed(str(exc), CUT if screen.begun else UNANSWERED)
+    screen.end()
+    return status
+
+
+async def _once(options: argparse.Namespace, arguments: dict[str, Any], screen: Screen) -> int:
+    async with fetch(options.url, check=False, **arguments) as response:
+        screen.head(response)
+        status = ENDED
+        if not 200 <= response.status < 300:
+            to = response.headers.get("location") if response.status < 400 else None
+            more = f", to {to}: a redirect is not followed" if to else ""
+            status = _failed(f"{response.status} {response.reason}{more}", REFUSED)
+        async for piece in response.chunks():
+            screen.piece(piece)
+    return status
+
+
+async def _resumed(options: argparse.Namespace, arguments: dict[str, Any], screen: Screen) -> int:
+    last = [value for name, value in arguments["headers"] if name.lower() == "last-event-id"]
+    arguments["headers"] = [pair for pair in arguments["headers"] if pair[0].lower() != "last-event-id"]
+    begin = last[-1] if last else ""
+    async with events(options.url, last_event_id=begin, backoff=_Telling(), **arguments) as stream:
+        async for event in stream:
+            screen.piece(sse.encode(event))
+    return ENDED
+
+
+class _Telling(Backoff):
+    """The usual times to wait, of which the user is told."""
+
+    def delay(self, first: float, failures: int) -> float:
+        delay = super().delay(first, failures)
+        say(f"{f'no answer ({failures})' if failures else 'the connection ended'}: again in {duration(delay)}")
+        return delay

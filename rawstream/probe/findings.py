@@ -1,0 +1,50 @@
+"""What can be found of one answer, and how it is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["streams", "batches", "held", "cut", "unknown", "no stream", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How one answer came, in words that follow its name, and in numbers.
+
+    inferred: there were no sending times. batch: bytes of a batch, where all are of one size. seconds: how long the
+    first of it was held back, or, for what was cut, the silence before.
+    """
+
+    kind: Kind
+    words: str
+    inferred: bool = False
+    batch: int | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bad(self) -> bool:
+        """Whether somebody keeps the stream from its reader."""
+        return self.kind in ("batches", "held", "cut")
+
+
+def seconds(value: float) -> str:
+    """Seconds as people say them: "1.6 s", "40 ms"."""
+    if value < 0.0995:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.1f} s" if value < 99.5 else f"{value:.0f} s"
+
+
+def amount(size: float) -> str:
+    """Bytes as people say them: "4 KiB", "900 bytes"."""
+    if size < 1024:
+        return f"{size:.0f} byte{'s' if round(size) != 1 else ''}"
+    unit, factor = ("KiB", 1024) if size < 1024 * 1024 else ("MiB", 1024 * 1024)
+    text = f"{size / factor:.1f}".removesuffix(".0")
+    return f"{text} {unit}"
+
+
+def plural(number: int, name: str) -> str:
+    """ "1 chunk", "2 chunks"."""
+    return f"{number} {name}{'' if number == 1 else 's'}"

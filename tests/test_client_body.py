@@ -1,0 +1,358 @@
+"""What is made of a body's bytes: unpacked, as text, lines, JSON, events. Each of them cut anywhere, in linear time."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rawstream import json_array
+from rawstream.errors import ContentError, ItemTooLarge, RemoteError, StreamFailed
+from rawstream.inflate import unpack
+from rawstream.items import EventData, Events, JsonLines, Lines, Reader, Text
+from rawstream.json_array import JsonArray
+from rawstream.sse import Event
+
+pytestmark = pytest.mark.either_loop
+steady = settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MUCH = 1 << 20
+
+
+def read(reader: Reader[Any], pieces: Iterable[bytes]) -> list[Any]:
+    """All that comes; an error is the last of it."""
+    found: list[Any] = []
+    try:
+        for piece in pieces:
+            found += reader.feed(piece)  # += takes what comes before an error too
+        found += reader.end()
+    except RemoteError as error:
+        found.append(type(error))
+    return found
+
+
+def every_way(data: bytes) -> Iterable[list[bytes]]:
+    yield [data]
+    yield [data[at : at + 1] for at in range(len(data))]
+    for place in range(1, len(data)):
+        yield [data[:place], data[place:]]
+
+
+def check(make: Callable[[], Reader[Any]], data: bytes, expected: list[Any]) -> None:
+    for pieces in every_way(data):
+        assert read(make(), pieces) == expected, pieces
+
+
+# -- JSON arrays -------------------------------------------------------------------------------------------------------
+
+
+def array() -> JsonArray:
+    return JsonArray(MUCH)
+
+
+texts = st.text(st.sampled_from('ab"\\[]{},:\n\u2028是😀'), max_size=6)
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), texts)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3))
+
+
+@given(items=st.lists(values, max_size=5), ascii=st.booleans(), indent=st.sampled_from([None, 1]))
+@steady
+def test_the_items_of_an_array_are_those_that_json_finds(items: list[Any], ascii: bool, indent: int | None) -> None:
+    data = json.dumps(items, ensure_ascii=ascii, indent=indent).encode()
+    assert read(array(), [data]) == items
+    assert read(array(), [data[at : at + 1] for at in range(len(data))]) == items
+    assert read(array(), [data[at : at + 7] for at in range(0, len(data), 7)]) == items
+
+
+@given(
+    items=st.lists(values, min_size=1, max_size=4),
+    place=st.integers(0, 500),
+    junk=st.sampled_from([*'[]{},:"\\ 1ex.-', ""]),
+)
+@steady
+def test_what_is_no_json_is_an_error_however_it_is_cut(items: list[Any], place: int, junk: str) -> None:
+    """The items before it come all the same."""
+    text = json.dumps(items, ensure_ascii=False)
+    place %= len(text)
+    data = (text[:place] + junk + text[place + 1 :]).encode()
+    whole = read(array(), [data])
+    try:
+        value = json.loads(data)
+    except ValueError:
+        assert whole[-1] is ContentError
+    else:
+        assert whole == (value if isinstance(value, list) else [value])
+    assert read(array(), [data[at : at + 1] for at in range(len(data))]) == whole
+    assert read(array(), [data[at : at + 5] for at in range(0, len(data), 5)]) == whole
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"[]", []),
+        (b" \r\n[\t] \n", []),
+        (b"\xef\xbb\xbf[1]", [1]),
+        (b'{"a": [1]}', [{"a": [1]}]),
+        (b" 12 ", [12]),
+        (b"12", [12]),
+        (b'"a"', ["a"]),
+        (b"null", [None]),
+        (b"", [ContentError]),
+        (b"[", [ContentError]),
+        (b"[1", [ContentError]),
+        (b"[1,", [1, ContentError]),
+        (b"[1,]", [1, ContentError]),
+        (b"[,1]", [ContentError]),
+        (b"[1 2]", [1, ContentError]),
+        (b"[1],", [1, ContentError]),
+        (b"[1][2]", [1, ContentError]),
+        (b'[{"a":1}{"a":2}]', [{"a": 1}, ContentError]),
+        (b"[1]x", [1, ContentError]),
+        (b"{}{}", [{}, ContentError]),
+        (b"]", [ContentError]),
+        (b"[}", [ContentError]),
+        (b'["a', [ContentError]),
+        (b'["a\\', [ContentError]),
+        (b'["\\x"]', [ContentError]),
+        (b'["a\nb"]', [ContentError]),
+        (b"[NaN]", [ContentError]),
+        (b"[-Infinity]", [ContentError]),
+        (b"[01]", [ContentError]),
+        (b"[1.]", [ContentError]),
+        (b"[1,\xff]", [1, ContentError]),
+        (b'["\xe6\x98"]', [ContentError]),
+        (b"[1]\xe6", [1, ContentError]),
+        (b"<html>", [ContentError]),
+    ],
+)
+def test_arrays_and_what_is_none(data: bytes, expected: list[Any]) -> None:
+    check(array, data, expected)
+
+
+@pytest.mark.parametrize("item", ['"a"', '{"a":[1,"]"]}', "[[]]", '""', '"\\""'])
+def test_an_item_is_there_with_its_last_character(item: str) -> None:
+    reader = array()
+    assert [*reader.feed(f"[{item}".encode())] == [json.loads(item)]
+    assert [*reader.feed(f",{item[:-1]}".encode())] == []
+    assert [*reader.feed(item[-1].encode())] == [json.loads(item)]
+
+
+@pytest.mark.parametrize("item", ["12", "1.5", "-1e3", "true", "null"])
+def test_a_number_or_a_word_waits_for_what_follows(item: str) -> None:
+    reader = array()
+    assert [*reader.feed(f"[{item}".encode())] == []
+    assert [*reader.feed(b",")] == [json.loads(item)]
+
+
+def test_too_deep_and_too_long_is_an_error() -> None:
+    check_once = [b"[" * 20_000, b"[" + b"[" * 10_000 + b"]" * 10_001, b"[" + b"1" * 10_000 + b"]"]
+    for data in check_once:
+        assert read(array(), [data]) == [ContentError]
+
+
+def steps_of(pieces: list[bytes]) -> int:
+    """How many bytes of text are looked at, counted where it costs: in the search for an item's end, and in parsing."""
+
+    class Counting(json_array.Extent):
+        __slots__ = ()
+        looked = 0
+
+        def feed(self, text: str) -> int:
+            Counting.looked += len(text)
+            return super().feed(text)
+
+    class Decoder:
+        parsed = 0
+
+        def raw_decode(self, text: str, place: int) -> Any:
+            Decoder.parsed += len(text) - place
+            return decoder.raw_decode(text, place)
+
+    decoder = json_array.DECODER
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_array, "Extent", Counting)
+        patch.setattr(json_array, "DECODER", Decoder())
+        read(array(), pieces)
+    return Counting.looked + Decoder.parsed
+
+
+@pytest.mark.parametrize("item", ['"' + 'x\\"y' * 5000 + '"', '{"a":[' + '{"b":"c"},' * 2000 + "1]}"])
+def test_a_large_item_in_small_pieces_is_looked_through_once(item: str) -> None:
+    data = f"[{item}]".encode()
+    assert steps_of([data[at : at + 10] for at in range(0, len(data), 10)]) < 2 * len(data) + 100
+
+
+def test_an_item_has_a_limit() -> None:
+    assert read(JsonArray(100), [b'["', *[b"x" * 10] * 20]) == [ItemTooLarge]
+    assert read(JsonArray(100), [b"[1,", b"1", *[b"1" * 10] * 20]) == [1, ItemTooLarge]
+    assert len(read(JsonArray(100), [b"[1", *[b",12345678"] * 200, b"]"])) == 201
+
+
+# -- text and lines ----------------------------------------------------------------------------------------------------
+
+
+def test_text_is_safe_across_cuts() -> None:
+    for pieces in every_way("a是😀é".encode()):
+        found = read(Text(), pieces)
+        assert "".join(found) == "a是😀é"
+        assert all(found)
+
+
+def test_what_is_no_text_is_replaced() -> None:
+    assert "".join(read(Text(), [b"a\xff", b"b\xe6\x98"])) == "a\ufffdb\ufffd"
+
+
+def test_the_charset_counts() -> None:
+    assert "".join(read(Text("GB18030"), [b"\xd5", b"\xe2"])) == "这"
+    assert read(Text("iso-8859-1"), [b"\xe9"]) == ["é"]
+
+
+@pytest.mark.parametrize("charset", ["nonsense", "hex", "rot13", "zlib", "a\0b"])
+def test_an_unknown_charset_is_an_error(charset: str) -> None:
+    with pytest.raises(ContentError, match="charset"):
+        Text(charset)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", []),
+        (b"a", ["a"]),
+        (b"a\n", ["a"]),
+        (b"a\r\nb\n\nc\r", ["a", "b", "", "c"]),
+        (b"a\rb\n", ["a\rb"]),
+        (b"\r\r\n", ["\r"]),
+        ("是\u2028\x0b\x85\n😀".encode(), ["是\u2028\x0b\x85", "😀"]),
+    ],
+)
+def test_lines(data: bytes, expected: list[str]) -> None:
+    check(lambda: Lines(Text(), MUCH), data, expected)
+
+
+def test_a_line_has_a_limit() -> None:
+    assert read(Lines(Text(), 100), [b"a\n", *[b"x" * 10] * 20]) == ["a", ItemTooLarge]
+    assert len(read(Lines(Text(), 100), [b"x" * 10 + b"\n"] * 200)) == 200
+
+
+# -- JSON lines --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'{"a":1}\n\n[2]\r\n  \n"x"', [{"a": 1}, [2], "x"]),
+        (b"1\nx\n2\n", [1, ContentError]),
+        (b"1\nNaN\n", [1, ContentError]),
+        (b'1\n{"stream-error":{"status":503,"error":"gone"}}\n', [1, StreamFailed]),
+        (b'{"stream-error":1,"a":2}\n', [{"stream-error": 1, "a": 2}]),
+    ],
+)
+def test_json_lines(data: bytes, expected: list[Any]) -> None:
+    check(lambda: JsonLines(MUCH), data, expected)
+
+
+@pytest.mark.parametrize(
+    ("told", "message", "status"),
+    [
+        (b'{"status":503,"error":"gone"}', "the server broke off its stream: gone", 503),
+        (b'{"status":"x"}', "the server broke off its stream: it does not say why", 500),
+        (b'"gone"', "the server broke off its stream: gone", 500),
+    ],
+)
+def test_a_stream_that_failed_says_why(told: bytes, message: str, status: int) -> None:
+    with pytest.raises(StreamFailed) as raised:
+        [*JsonLines(MUCH).feed(b'{"stream-error":' + told + b"}\n")]
+    assert (str(raised.value), raised.value.status) == (message, status)
+    with pytest.raises(StreamFailed) as raised:
+        [*EventData(MUCH).feed(b"event: stream-error\ndata: " + told + b"\n\n")]
+    assert (str(raised.value), raised.value.status) == (message, status)
+
+
+# -- events ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_data_of_events_are_items_and_control_is_not() -> None:
+    data = (
+        b"data: a\n\nevent: x\ndata: b\ndata: c\n\n:\n\nevent: stream-gap\ndata: {}\n\n"
+        b"event: stream-end\nid: stream-end\ndata: {}\n\n"
+    )
+    check(lambda: EventData(MUCH), data, ["a", "b\nc"])
+    assert [event.event for event in read(Events(MUCH), [data])] == [None, "x", "stream-gap", "stream-end"]
+    check(lambda: EventData(MUCH), b"data: a\n\nevent: stream-error\ndata: no JSON\n\n", ["a", StreamFailed])
+
+
+def test_an_event_has_a_limit_and_heartbeats_are_none() -> None:
+    assert read(Events(100), [b"data: a\n\n", *[b"data: 123456789\n"] * 20]) == [Event("a"), ItemTooLarge]
+    assert read(Events(100), [b"data: ", *[b"x" * 10] * 20]) == [ItemTooLarge]
+    for beat in (b":\n\n", b": still here\r\n\r\n", b":\r\r"):
+        assert read(Events(100), [beat] * 200) == []
+
+
+# -- Content-Encoding --------------------------------------------------------------------------------------------------
+
+
+def unpacked(coding: str, pieces: Iterable[bytes]) -> bytes:
+    content = unpack(coding)
+    data = b"".join(part for piece in pieces for part in content.feed(piece))
+    content.end()
+    return data
+
+
+RAW = zlib.compressobj(wbits=-15)
+PACKED = {
+    "": b"hello hello",
+    "identity": b"hello hello",
+    "gzip": gzip.compress(b"hello ") + gzip.compress(b"hello"),
+    " X-GZIP ": gzip.compress(b"hello hello"),
+    "deflate": zlib.compress(b"hello hello"),
+    "Deflate": RAW.compress(b"hello hello") + RAW.flush(),
+}
+
+
+@pytest.mark.parametrize("coding", PACKED)
+def test_codings_are_undone_however_they_are_cut(coding: str) -> None:
+    for pieces in every_way(PACKED[coding]):
+        assert unpacked(coding, pieces) == b"hello hello"
+    assert unpacked(coding, []) == b"", "there is no body, to a HEAD say"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "Deflate"])
+def test_what_is_cut_or_no_such_coding_is_an_error(coding: str) -> None:
+    for place in range(1, len(PACKED["Deflate"])):
+        with pytest.raises(ContentError, match="ends before"):
+            unpacked(coding, [PACKED[coding][:place]])
+    with pytest.raises(ContentError):
+        unpacked(coding, [b"\xff\xffhello hello"])
+    with pytest.raises(ContentError):
+        unpacked(coding, [PACKED[coding], b"junk"])
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress"])
+def test_an_unknown_coding_is_an_error_that_names_it(coding: str) -> None:
+    with pytest.raises(ContentError, match=coding):
+        unpack(coding)
+
+
+def test_a_bomb_goes_off_in_pieces() -> None:
+    content = unpack("gzip")
+    sizes = [len(part) for part in content.feed(gzip.compress(bytes(20 * MUCH)))]
+    assert sum(sizes) == 20 * MUCH
+    assert max(sizes) <= 64 * 1024
+
+
+def test_nothing_stays_behind_until_more_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where zlib has read all, and has more to give than a piece: it is as if pieces had no limit."""
+    monkeypatch.setattr("rawstream.inflate._PIECE", 7)
+    packed = zlib.compress(b"abc" * 1000 + random.Random(0).randbytes(50) + bytes(1000))
+    content, unlimited = unpack("deflate"), zlib.decompressobj()
+    assert [*content.feed(packed[:1])] == []
+    assert b"".join(content.feed(packed[1:2])) == unlimited.decompress(packed[:2])
+    for byte in packed[2:]:
+        assert b"".join(content.feed(bytes([byte]))) == unlimited.decompress(bytes([byte]))
+    content.end()

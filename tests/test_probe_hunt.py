@@ -1,0 +1,225 @@
+"""The probe against small servers: what it asks, and what it makes of streams that nobody stamped."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from culprits import listening
+
+from rawstream.probe.conclusion import Conclusion, conclude
+from rawstream.probe.hunt import Hunt
+from rawstream.probe.measure import Asker, Unreachable
+
+# The client is at home on both loops, which its own tests show: these take seconds.
+pytestmark = pytest.mark.either_loop
+
+Steps = Callable[[bytes], AsyncIterator[bytes]]
+"""The pieces of a body, given the head of the request."""
+
+HEAD = "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n{}\r\n"
+SHORT = 0.1  # seconds: so that a busy machine does not make one pause of two
+
+
+def events(content_type: str = "text/event-stream", more: str = "") -> str:
+    return HEAD.format(content_type, more)
+
+
+class Origin:
+    """A server that answers each request with a head and the pieces of a body, each a chunk; it notes the requests."""
+
+    def __init__(
+        self, steps: Steps, head: str | Callable[[bytes], str] = "", ends: bool = True, framed: bool = True
+    ) -> None:
+        self.steps, self.head, self.ends, self.framed = steps, head or events(), ends, framed
+        self.asked: list[bytes] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        self.asked.append(asked)
+        head = self.head if isinstance(self.head, str) else self.head(asked)
+        writer.write(head.encode())
+        async for piece in self.steps(asked):
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self.framed else piece)
+            await writer.drain()
+        writer.write(b"0\r\n\r\n" if self.ends and self.framed else b"")
+        await writer.drain()
+
+    async def probed(self, seconds: float = 1.2, **options: float) -> tuple[Conclusion, Hunt]:
+        async with listening(self) as port:
+            hunt = Hunt(Asker(f"http://127.0.0.1:{port}/stream"), seconds, **options)  # type: ignore[arg-type]
+            await asyncio.create_task(hunt.run())
+            return conclude(hunt.cases), hunt
+
+
+def event(number: int) -> bytes:
+    return b"id: %d\ndata: something of about this length\n\n" % number
+
+
+async def steady(asked: bytes) -> AsyncIterator[bytes]:
+    for number in range(7):
+        yield event(number)
+        await asyncio.sleep(SHORT)
+
+
+async def endless(asked: bytes) -> AsyncIterator[bytes]:
+    number = 0
+    while True:
+        yield event(number)
+        number += 1
+        await asyncio.sleep(SHORT)
+
+
+async def gathered(asked: bytes) -> AsyncIterator[bytes]:
+    yield b"".join([piece async for piece in steady(asked)])
+
+
+def zipped(flush: bool) -> tuple[Steps, Callable[[bytes], str]]:
+    """A stream that is compressed for who asks for it."""
+
+    async def steps(asked: bytes) -> AsyncIterator[bytes]:
+        pack = zlib.compressobj(wbits=31)
+        async for piece in steady(asked):
+            if b"gzip" not in asked:
+                yield piece
+            elif packed := pack.compress(piece) + (pack.flush(zlib.Z_SYNC_FLUSH) if flush else b""):
+                yield packed
+        if b"gzip" in asked:
+            yield pack.flush()
+
+    return steps, lambda asked: events(more="Content-Encoding: gzip\r\n") if b"gzip" in asked else events()
+
+
+async def nothing(asked: bytes) -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
+async def silence(asked: bytes) -> AsyncIterator[bytes]:
+    yield event(1)
+    await asyncio.sleep(60)
+
+
+# One test for all of these: they sleep at the same time.
+async def test_streams_that_nobody_stamped_are_judged_by_how_they_come() -> None:
+    flushed, held = zipped(True), zipped(False)
+    origins = {
+        "steady": (Origin(steady), "streams"),
+        "endless": (Origin(endless), "streams"),
+        "until the close": (
+            Origin(steady, "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", framed=False),
+            "streams",
+        ),
+        "gzip that flushes": (Origin(*flushed), "streams"),
+        "gzip that does not": (
+            Origin(*held),
+            "held until the end where it is compressed (gzip), and streams where it is not",
+        ),
+        "at the end": (Origin(gathered), "held until the end"),
+        "never": (Origin(silence), "brought 1 event at once, then nothing"),
+        "empty": (Origin(nothing), "ended after"),
+        "a document": (Origin(gathered, events("text/html")), "is no stream: "),
+    }
+    found = await asyncio.gather(*(origin.probed() for origin, _ in origins.values()))
+    for (name, (_, words)), (conclusion, _) in zip(origins.items(), found, strict=True):
+        assert conclusion.line.startswith(words), name
+        assert conclusion.inferred == (conclusion.kind in ("streams", "held")), name
+        assert conclusion.culprit is None or conclusion.culprit.name == "unknown", name
+
+
+async def test_the_ways_differ_as_they_should() -> None:
+    origin = Origin(steady)
+    _, hunt = await origin.probed(0.3)
+    assert [case.name for case in hunt.cases] == ["events", "events (gzip)", "any type", "HTTP/1.0"]
+    first, browser, any_type, old, back = origin.asked
+    assert b"\r\nAccept: text/event-stream\r\n" in first
+    assert b"Accept-Encoding" not in first
+    assert b"\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n" in browser
+    assert b"\r\nAccept: */*\r\n" in any_type
+    assert old.startswith(b"GET /stream HTTP/1.0\r\n")
+    assert b"\r\nLast-Event-ID: 0\r\n" in back
+    assert hunt.resumed == "does not work: after id 0 came 0"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("404 Not Found", "answered 404 Not Found"),
+        ("301 Moved Permanently\r\nLocation: /x", "answered 301 Moved Permanently: it leads to /x, so probe that"),
+        ("500 Oops", "answered 500 Internal Server Error"),
+    ],
+)
+async def test_a_refusal_is_asked_for_once(status: str, words: str) -> None:
+    origin = Origin(nothing, f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n", framed=False)
+    conclusion, _ = await origin.probed()
+    assert (conclusion.kind, conclusion.line, conclusion.exit) == ("failed", words, 2)
+    assert len(origin.asked) == 1
+
+
+async def test_where_only_post_is_allowed_it_asks_by_post() -> None:
+    def head(asked: bytes) -> str:
+        if asked.startswith(b"POST"):
+            return events()
+        return "HTTP/1.1 405 Method Not Allowed\r\nAllow: POST\r\nContent-Length: 0\r\n\r\n"
+
+    async def steps(asked: bytes) -> AsyncIterator[bytes]:
+        if asked.startswith(b"POST"):
+            async for piece in steady(asked):
+                yield piece
+
+    origin = Origin(steps, head)
+    conclusion, hunt = await origin.probed()
+    assert conclusion.kind == "streams"
+    assert [case.name for case in hunt.cases] == ["POST"]
+
+
+async def test_where_no_events_are_acceptable_it_takes_any_type() -> None:
+    def head(asked: bytes) -> str:
+        return events("text/plain") if b"*/*" in asked else "HTTP/1.1 406 No\r\nContent-Length: 0\r\n\r\n"
+
+    async def steps(asked: bytes) -> AsyncIterator[bytes]:
+        if b"*/*" in asked:
+            async for piece in steady(asked):
+                yield piece
+
+    conclusion, _ = await Origin(steps, head).probed()
+    assert conclusion.kind == "streams"
+
+
+async def test_nobody_is_there() -> None:
+    async with listening(Origin(nothing)) as port:
+        pass
+    with pytest.raises(Unreachable, match="no connection"):
+        await Hunt(Asker(f"http://127.0.0.1:{port}/")).run()
+
+
+async def test_what_is_broken_off_is_judged_by_what_came() -> None:
+    """As by Ctrl-C: here once five events have come."""
+    origin = Origin(endless)
+    async with listening(origin) as port:
+        hunt = Hunt(Asker(f"http://127.0.0.1:{port}/"), 60.0)
+        task = asyncio.create_task(hunt.run())
+        came = asyncio.Event()
+        hunt.watch = lambda recorder: came.set() if len(recorder.pieces) > 4 else None
+        await came.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    hunt.break_off()
+    conclusion = conclude(hunt.cases)
+    assert (conclusion.kind, len(hunt.cases)) == ("streams", 1)
+    assert hunt.cases[0].recording.ending == "stopped"
+
+
+async def test_a_cut_in_a_silence_of_which_it_was_asked() -> None:
+    async def steps(asked: bytes) -> AsyncIterator[bytes]:
+        for number in range(3):
+            yield event(number)
+            await asyncio.sleep(SHORT)
+        await asyncio.sleep(0.7)
+
+    conclusion, _ = await Origin(steps, ends=False).probed(3.0)
+    assert conclusion.kind == "cut"
+    assert conclusion.notes == ("the origin itself may have broken it off",)
