@@ -14,8 +14,8 @@ Measured at the steady rate:
 * latency from the `POST` to the `read` of the first and of the last subscriber of each event: p50, p99
 * latency of the last subscriber from the time when the event was *due*. An event that is due while the last publish is
   not answered yet is published late, not left out, so a server that falls behind can't choose what is measured.
-* the lag of the server's loop, where it has one that can be asked: how late its timers are, p99 (for half as long again,
-  since a timer each 10 ms would count among the CPU time of the deliveries)
+* the lag of the server's loop, where it has one that can be asked: how late its timers are, p99 (for half as long
+  again, since a timer each 10 ms would count among the CPU time of the deliveries)
 
 As fast as it goes: deliveries a second, and CPU time for each; who is given both events in one write counts as two.
 With short requests: how long accepting and answering one takes meanwhile (p50, p99), and the lag of the loop.
@@ -64,7 +64,7 @@ def measure(few_or_many: bool, server: Server, contender: Contender, settings: S
         _warm_up(crowd, settings.timeout)
         sample = _steady(server, crowd, audience, settings)
         steady = sample.metrics
-        lags(server.port, contender.peer, settings.timeout)  # from now on its loop is asked, which has a cost of its own
+        lags(server.port, contender.peer, settings.timeout)  # from now on, since asking costs something
         crowd.publish_every(audience.interval, audience.seconds / 2)
         crowd.settle(settings.timeout)
         net = steady["cpu_per_delivery_us"] - nobody["cpu_per_publish_us"] / crowd.count
