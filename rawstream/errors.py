@@ -294,4 +294,4 @@ class OutcomeUnknown(StoreUnavailable):
     """The store may have taken the event, or not: only a key makes it safe to publish it again (503)."""
 
     def __init__(self) -> None:
-        super().__init__("outcome unknown: publish it again with the same key, and it will be there once")
+        super().__init__("it may have been published or not; a key would make it safe to publish it again", None)

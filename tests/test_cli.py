@@ -956,7 +956,7 @@ def test_what_was_published_is_there_after_a_restart_and_a_job_that_was_cut_says
             assert read_until(client, b"\nid: ").partition(b"data: ")[2].startswith(b"kept\n")
         with server.connect() as client:
             told = sent(client, "GET", location[1].decode())
-            assert b'event: stream-error\ndata: {"status": 503, "error": "the server that ran it has closed"}' in told
+            assert b'event: stream-error\ndata: {"status":503,"error":"the server that ran it has closed"}' in told
         server.signal(signal.SIGTERM)
         assert server.end() == (0, "")
 

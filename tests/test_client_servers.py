@@ -18,6 +18,8 @@ from support import Serving, absent, until
 from rawstream import Event, Request, events, fetch
 from rawstream.errors import IncompleteResponse, StatusError
 
+pytestmark = pytest.mark.either_loop  # each is tested on one of our loops: theirs is what matters
+
 UVICORN = """
 import asyncio, sys, uvicorn
 

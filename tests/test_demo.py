@@ -513,7 +513,7 @@ async def test_a_job_goes_on_when_its_reader_has_gone_and_can_be_stopped(
     assert re.findall(rb'"step":(\d+)', peer.here()) == [b"1", b"2", b"3"]
     stopped = await served.ask(request(location, method="DELETE"))
     assert (await stopped.head()).startswith(b"HTTP/1.1 204 ")
-    assert b'"stream-end","data":{"stopped": true}' in await peer.until(b"0\r\n\r\n")
+    assert b'"stream-end","data":{"stopped":true}' in await peer.until(b"0\r\n\r\n")
 
 
 async def test_wrong_settings_of_a_job_are_refused_with_a_line(hub: Hub, serving: Serving) -> None:

@@ -331,6 +331,13 @@ async def test_another_loop_is_refused_while_it_is_open(hubs: Hubs) -> None:
     assert state.last.n == 1
 
 
+def test_a_hub_in_memory_that_was_left_open_outlives_its_loop() -> None:
+    """As one of a module does, that several programs run one after the other, or several tests."""
+    news = Hub().channel("news")
+    ids = [asyncio.run(news.publish(n)) for n in range(2)]
+    assert [id.rpartition("-")[2] for id in ids] == ["1", "2"]
+
+
 def test_without_a_loop_nothing_is_left_to_be_awaited(kind: str, tmp_path: Path) -> None:
     hub, generator = Hub(url(kind, tmp_path, "redis://localhost:1")), counting(1)
     for use in (hub.run(generator), hub.channel("news").publish(1)):

@@ -22,6 +22,8 @@ from support import Failures, Served, Serving, Steps, absent
 
 from rawstream import Event, Request, Stream, Timeouts
 
+pytestmark = pytest.mark.either_loop  # each is tested on one of our loops: theirs is what matters
+
 SSE = "text/event-stream"
 
 

@@ -27,6 +27,8 @@ from test_proxies import nginx
 
 from rawstream import Event, errors, events, fetch
 
+pytestmark = pytest.mark.either_loop  # each is tested on one of our loops: theirs is what matters
+
 THIS = "这是".encode()
 PIECES = [b"one ", THIS[:1], THIS[1:], b"[\n"]
 """One of them ends in the middle of a character."""

@@ -343,7 +343,7 @@ def test_workers_of_the_demo_share_channels_and_jobs_by_a_redis(
             assert b'data: {"step":1,' in read_until(follower, b"event: progress\n" + b'data: {"step":1,')
         assert asked(server, "DELETE", location[1], secret).startswith(b"HTTP/1.1 204 ")  # in whichever process
         for follower in followers:
-            assert b'data: {"stopped": true}' in read_until(follower, b"0\r\n\r\n")
+            assert b'data: {"stopped":true}' in read_until(follower, b"0\r\n\r\n")
         server.signal(signal.SIGTERM)
         assert server.end()[0] == 0
 

@@ -169,7 +169,7 @@ class Hub:
         loop = asyncio.get_running_loop()
         if self._open is None or (self._open.done() and (self._open.cancelled() or self._open.exception())):
             self._open = loop.create_task(self._store.open())
-        elif self._open.get_loop() is not loop:
+        elif (other := self._open.get_loop()) is not loop and not other.is_closed():
             where = "use it there, by asyncio.run_coroutine_threadsafe, say, or close it there first"
             raise LocalError(f"this hub is open in another event loop, and belongs to one at a time: {where}")
         if not self._open.done():
