@@ -17,7 +17,7 @@ from typing import Any
 import rawstream
 
 ROOT = Path(rawstream.__file__).parent.parent
-PATIENCE = 50.0
+PATIENCE = 150.0
 """Seconds after which all is killed, so that who reads a line that never comes reads an end."""
 
 
@@ -50,7 +50,7 @@ class Running:
 
     def connect(self) -> socket.socket:
         """A connection to it, on which nothing waits for longer than ten seconds."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

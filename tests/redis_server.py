@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support import absent
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until it is up, at the latest."""
 
 

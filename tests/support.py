@@ -19,7 +19,7 @@ import pytest
 from rawstream import Server, Timeouts, serve
 from rawstream.messages import Handler
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 """Seconds of real time after which a test that waits in vain is cancelled."""
 
 _DATE = re.compile(rb"Date: (?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z][a-z] \d{4} \d\d:\d\d:\d\d GMT\r\n")

@@ -60,7 +60,7 @@ def test_it_serves_the_demo_and_says_where(loop: str) -> None:
             rf"rawstream {re.escape(rawstream.__version__)} listening on http://127\.0\.0\.1:\d+ \({loop}\)",
             server.first_line,
         )
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         connection.request("GET", "/healthz")
         assert connection.getresponse().read() == b"ok\n"
         connection.close()
@@ -196,7 +196,7 @@ def test_it_listens_on_a_unix_socket_and_removes_its_file(project: Path) -> None
     with running("--uds", "a.sock", cwd=project) as server:
         assert " listening on unix:a.sock (" in server.first_line
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(10)
+            client.settimeout(60)
             client.connect("a.sock")
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")
             read_until(client, b"ok\n")
@@ -209,7 +209,7 @@ def test_it_takes_over_an_inherited_socket_so_that_a_restart_loses_no_connection
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as clients:
         descriptor = listener.fileno()
         for _ in range(2):
-            client = clients.enter_context(socket.create_connection(listener.getsockname(), timeout=10))
+            client = clients.enter_context(socket.create_connection(listener.getsockname(), timeout=60))
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")  # nobody serves yet
             with running("--fd", str(descriptor), pass_fds=[descriptor]) as server:
                 assert server.port == listener.getsockname()[1]
@@ -348,7 +348,7 @@ def test_it_serves_a_handler_of_ones_own_from_the_current_directory(project: Pat
         "        yield number\n"
     )
     with running("serve", "mine:Application.router", "--port", "0", cwd=project) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         connection.request("GET", "/count")
         assert connection.getresponse().read() == b"[0,1,2]"
         connection.close()
@@ -473,7 +473,7 @@ def serve_one_request(arguments: list[str]) -> bytes:
     answers: list[bytes] = []
 
     def ask() -> None:
-        with socket.create_connection(address, timeout=10) as client:
+        with socket.create_connection(address, timeout=60) as client:
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
             answers.append(read_rest(client))
         os.kill(os.getpid(), signal.SIGTERM)
@@ -906,7 +906,7 @@ async def _bound(listener: socket.socket, hosts: list[str], port: int) -> list[s
 
 
 def _ask_and_end(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         ask(client, "/healthz")
     os.kill(os.getpid(), signal.SIGTERM)
 

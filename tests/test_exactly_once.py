@@ -16,7 +16,7 @@ from newsroom import Account, Servers, Trouble, held_once, number, seen, served,
 from redis_server import RedisServer, running_redis
 
 FULL = os.environ.get("NEWSROOM") == "full"
-PATIENCE = 600.0 if FULL else 45.0
+PATIENCE = 600.0 if FULL else 150.0
 EVENTS, READERS = (10_000, 300) if FULL else (1_200, 60)
 
 

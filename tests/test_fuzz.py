@@ -256,7 +256,7 @@ class Attacked:
         """All that is answered to who sends this and then ends its side, and how the connection ended."""
         peer = await Peer.connect(self.server.addresses[0])
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 # Who sends on after its last answer may find the connection closed.
                 with contextlib.suppress(ConnectionResetError, BrokenPipeError):
                     for piece in pieces:

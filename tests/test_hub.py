@@ -296,7 +296,7 @@ def test_a_hub_serves_one_loop_after_the_other(
     hub = Hub(url(kind, tmp_path, redis_server.url))
 
     async def use() -> None:
-        async with asyncio.timeout(10), hub:
+        async with asyncio.timeout(60), hub:
             news = hub.channel("news")
             readers = [in_background(_first(news.read())) for _ in range(4)]
             await until(lambda: news.subscribers == 4)
@@ -381,7 +381,7 @@ def test_closing_all_hubs_leaves_those_of_other_loops() -> None:
         await left.channel("news").publish(1)
 
     async def close() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await close_all()
 
     asyncio.run(use())

@@ -299,7 +299,7 @@ async def test_a_blocking_tls_client_of_the_standard_library_sees_each_item(
     def client() -> bytes:
         told = b""
         with (
-            socket.create_connection(address, timeout=10) as sock,
+            socket.create_connection(address, timeout=60) as sock,
             trusting.wrap_socket(sock, server_hostname="127.0.0.1") as tls,
         ):
             tls.sendall(get(accept=NDJSON))
@@ -332,7 +332,7 @@ async def test_an_old_version_of_tls_is_refused(serving: Serving, authority: tru
     def highest(version: ssl.TLSVersion) -> str | None:
         client.maximum_version = version
         with (
-            socket.create_connection(served.server.addresses[0], timeout=10) as sock,
+            socket.create_connection(served.server.addresses[0], timeout=60) as sock,
             client.wrap_socket(sock) as tls,
         ):
             return tls.version()

@@ -102,7 +102,7 @@ class Load:
 
     def wait_for(self, process: int) -> None:
         """Wait until `process` has answered."""
-        while self.served.get(timeout=20) != process:
+        while self.served.get(timeout=60) != process:
             pass
 
     def _anew(self, target: str) -> None:
@@ -135,7 +135,7 @@ class Load:
                 self.failures.append(f"on one {target}: {exc!r}")
 
     def _connected(self) -> socket.socket:
-        return socket.create_connection(self._address, timeout=20)
+        return socket.create_connection(self._address, timeout=60)
 
     def _exchange(self, sock: socket.socket, target: str) -> bool:
         """One request and its answer; whether the connection stays. EOFError: closed before the answer began."""

@@ -85,7 +85,7 @@ def are_gone(processes: list[int]) -> bool:
 
 
 def served_by(port: int) -> int:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         return int(ask(sock).rpartition(b"\r\n\r\n")[2])
 
 
@@ -154,7 +154,7 @@ def test_workers_on_a_unix_socket_log_requests_and_bytes_and_the_parent_removes_
     with running(*workers(2, "--uds", "a.sock", "--access-log", "--wire")) as server:
         assert " listening on unix:a.sock (" in server.first_line
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(10)
+            client.settimeout(60)
             client.connect("a.sock")
             assert int(ask(client).rpartition(b"\r\n\r\n")[2]) in server.workers
         server.signal(signal.SIGTERM)
