@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from .dial import Line
-from .errors import ContentError, Disconnected, IncompleteResponse, ItemTooLarge, LocalError, ReadTimeout
+from .errors import ContentError, Disconnected, IncompleteResponse, ItemTooLarge, LocalError, ReadTimeout, StreamFailed
 from .fields import Headers
 from .incoming import Arrival, Incoming
 from .inflate import Unpack, unpack
@@ -29,13 +29,23 @@ _CHARSET = re.compile(r';[ \t]*charset="?([^\s;"]+)', re.IGNORECASE)
 class _Flow(Generic[T], AsyncIterator[T]):
     """One by one what comes several at a time. An object, not a generator: it needs no closing."""
 
-    __slots__ = ("_batch", "_more")
+    __slots__ = ("_batch", "_failed", "_more")
 
     def __init__(self, more: Callable[[], Awaitable[Iterable[T] | None]]) -> None:
         self._more = more
         self._batch: Iterator[T] = iter(())
+        self._failed: ContentError | StreamFailed | None = None
 
     async def __anext__(self) -> T:
+        if self._failed is not None:
+            raise self._failed  # behind a fault nothing is given out, and no end looks like a proper one
+        try:
+            return await self._next()
+        except (ContentError, StreamFailed) as error:
+            self._failed = error
+            raise
+
+    async def _next(self) -> T:
         while True:
             for item in self._batch:
                 return item

@@ -125,10 +125,13 @@ class Events(Reader[Event]):
         self._decoder = decoder or Decoder()
         self._limit = limit
         self._size = 0  # bytes since an event has ended, or a comment
+        self._last = b""  # byte: an empty line may come in two pieces
 
     def feed(self, data: bytes) -> Iterable[Event]:
-        ends = max(data.rfind(b"\n\n"), data.rfind(b"\n\r"), data.rfind(b"\r\r"))
-        self._size = self._size + len(data) if ends < 0 else len(data) - ends
+        seen = self._last + data
+        ends = max(seen.rfind(b"\n\n"), seen.rfind(b"\n\r"), seen.rfind(b"\r\r"))
+        self._size = self._size + len(data) if ends < 0 else len(seen) - ends
+        self._last = seen[-1:]
         if self._size > self._limit:
             raise ItemTooLarge(f"an event of the response has more than {self._limit} bytes")
         return self._decoder.feed(data)

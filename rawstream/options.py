@@ -57,7 +57,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser("python -m rawstream", description=_DESCRIPTION)
+    # No abbreviations here: an option of a command would be taken for one of the server's.
+    parser = _Parser("python -m rawstream", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"rawstream {__version__}")
     parser.set_defaults(handler=None, tool=None)
     _add_options(parser)

@@ -27,6 +27,7 @@ from processes import ROOT, ask, read_rest, read_until, running
 
 import rawstream
 from rawstream import cli, observe, sockets
+from rawstream.options import read
 
 ENDLESS = '''
 """A stream that does not care whether the server closes."""
@@ -459,6 +460,12 @@ def test_a_command_that_asks_a_server_has_its_own_help_and_no_option_of_a_server
         f"python -m rawstream: --port is for a server, and {tool} is none: write {tool} first, and its own options "
         "then (--help shows all options)"
     )
+
+
+def test_an_option_of_a_command_is_not_taken_for_the_beginning_of_a_servers() -> None:
+    """`--time` begins several of theirs."""
+    options = read(["probe", "--time", "3", "--idle", "1", "http://127.0.0.1:1"])
+    assert (options.time, options.idle) == (3, 1)
 
 
 def test_a_server_loads_no_command_that_asks_one() -> None:

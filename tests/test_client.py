@@ -366,6 +366,16 @@ async def test_a_body_that_ends_before_its_coding_does_is_told(canned: MakeCanne
                 await anext(chunks)
 
 
+async def test_behind_a_fault_nothing_is_given_out_and_no_end_looks_like_a_proper_one(canned: MakeCanned) -> None:
+    server = canned(answer(b"1\nbad\n3\n", kind="application/x-ndjson"))
+    async with fetch(server.url) as response:
+        items = response.items()
+        assert await anext(items) == 1
+        for _ in range(3):
+            with pytest.raises(ContentError, match="line [12] of"):
+                await anext(items)
+
+
 async def test_a_strange_content_encoding_is_an_error_and_the_bytes_can_still_be_had(canned: MakeCanned) -> None:
     server = canned(answer(b"x", "Content-Encoding: br"))
     async with fetch(server.url) as response:

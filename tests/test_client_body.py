@@ -356,3 +356,8 @@ def test_nothing_stays_behind_until_more_comes(monkeypatch: pytest.MonkeyPatch) 
     for byte in packed[2:]:
         assert b"".join(content.feed(bytes([byte]))) == unlimited.decompress(bytes([byte]))
     content.end()
+
+
+def test_the_limit_is_for_an_event_also_where_its_empty_line_comes_apart() -> None:
+    pieces = [piece for number in range(30) for piece in (b"data: %d\n" % number, b"\n")]
+    assert [event.data for event in read(Events(100), pieces)] == [str(number) for number in range(30)]

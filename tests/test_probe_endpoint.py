@@ -67,6 +67,7 @@ async def test_no_field_keeps_a_proxy_from_holding_it_back_unasked(serving: Serv
     assert b"\r\nCache-Control: no-transform\r\n" in head
     assert stamps[0]["set"] == {
         "Content-Type": "text/event-stream",
+        "Vary": "Accept",
         "X-Accel-Buffering": "no",
         "Cache-Control": "no-transform",
     }

@@ -119,7 +119,7 @@ async def handler(request: Request) -> Stream:
         headers.append(("Cache-Control", "no-transform"))
     last = request.last_event_id or ""
     first = int(last) + 1 if last.isascii() and last.isdigit() and len(last) <= 9 else 1
-    extra = {"got": _got(request), "set": dict([("Content-Type", form.content_type), *headers])}
+    extra = {"got": _got(request), "set": dict([("Content-Type", form.content_type), ("Vary", "Accept"), *headers])}
     chunks = _chunks(schedule, began, first, extra, request.closing)
     items = _items(chunks, form.name)
     own = [*headers, ("Vary", "Accept")]  # others may add to it
