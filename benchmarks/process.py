@@ -63,7 +63,8 @@ class Server:
         assert self._process is not None, "entered before it is left"
         assert self._errors is not None, "opened before the process starts"
         # Killed, not asked to stop: how a server stops is not measured here, and waiting costs each round a while.
-        for pid in reversed(tree(self._process.pid)):
+        # Parents first: nginx's replaces a worker that dies.
+        for pid in tree(self._process.pid):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
