@@ -8,7 +8,10 @@ import enum
 import re
 import socket
 import struct
+from collections.abc import AsyncIterator, Callable
 from typing import TypeAlias
+
+import pytest
 
 
 class Then(enum.Enum):
@@ -109,3 +112,20 @@ class Canned:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._sock.close()
+
+
+MakeCanned: TypeAlias = Callable[..., Canned]
+
+
+@pytest.fixture
+async def canned(orderly: None) -> AsyncIterator[MakeCanned]:
+    """`canned(answer, ...)`: a server that gives these answers, one a connection."""
+    servers: list[Canned] = []
+
+    def make(*answers: tuple[Step, ...] | bytes) -> Canned:
+        servers.append(Canned(*answers))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        await server.close()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from canned import canned  # noqa: F401  # a fixture
 from redis_server import redis_running, redis_server  # noqa: F401  # fixtures
 from shadow import shadowed
 from support import ByHandLoop, Clock, Failures, Serving, absent, settle, watchdog

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import trustme
-from canned import CHUNKED, LAST, Canned, Step, Then, answer, body_of
+from canned import CHUNKED, LAST, Canned, MakeCanned, Step, Then, answer, body_of
 from support import Clock, Failures, Serving, in_background, settle
 
 from rawstream import ClientLimits, ClientTimeouts, Event, Request, Response, Stream, fetch
@@ -40,22 +40,6 @@ from rawstream.outgoing import parse
 from rawstream.sse import Decoder
 
 pytestmark = pytest.mark.usefixtures("orderly")
-
-MakeCanned = Callable[..., Canned]
-
-
-@pytest.fixture
-async def canned(orderly: None) -> AsyncIterator[MakeCanned]:
-    """`canned(answer, ...)`: a server that gives these answers."""
-    servers: list[Canned] = []
-
-    def make(*answers: tuple[Step, ...] | bytes) -> Canned:
-        servers.append(Canned(*answers))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        await server.close()
 
 
 async def count(request: Request) -> AsyncIterator[Any]:

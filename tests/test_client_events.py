@@ -8,12 +8,12 @@ import gc
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from canned import CHUNKED, LAST, Canned, Step, Then, answer, body_of
+from canned import CHUNKED, LAST, Canned, MakeCanned, Then, answer, body_of
 from support import Clock, Serving, in_background, settle, until
 
 from rawstream import Backoff, ClientLimits, ClientTimeouts, Event, Hub, Request, Router, Timeouts, events, serve
@@ -23,7 +23,6 @@ from rawstream.messages import Handler
 
 pytestmark = pytest.mark.usefixtures("orderly")
 
-MakeCanned = Callable[..., Canned]
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 EXACTLY = Backoff(jitter=0)
 
@@ -31,20 +30,6 @@ EXACTLY = Backoff(jitter=0)
 def stream(*parts: bytes, ended: bool = True) -> bytes:
     """An event stream; else it is cut."""
     return CHUNKED + b"".join(map(body_of, parts)) + LAST * ended
-
-
-@pytest.fixture
-async def canned(orderly: None) -> AsyncIterator[MakeCanned]:
-    """`canned(answer, ...)`: a server that gives these answers, one a connection."""
-    servers: list[Canned] = []
-
-    def make(*answers: tuple[Step, ...] | bytes) -> Canned:
-        servers.append(Canned(*answers))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        await server.close()
 
 
 class Following:
