@@ -95,7 +95,7 @@ LAYERS: dict[str, set[str]] = {
         "channels.hub", "channels.runs", "channels.subscription", "errors", "messages", "routing",
     },
     "probe.findings": set(),
-    "probe.arrivals": {"fields"},
+    "probe.arrivals": {"errors", "fields", "inflate"},
     "probe.bursts": {"probe.arrivals"},
     "probe.verdict": {"probe.arrivals", "probe.findings"},
     "probe.inference": {"probe.arrivals", "probe.bursts", "probe.findings"},

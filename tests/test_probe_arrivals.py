@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rawstream.errors import ContentError
 from rawstream.fields import Headers
 from rawstream.probe.arrivals import Chunk, Ending, Mark, Recorder, Recording, changed
 
@@ -56,8 +58,18 @@ def test_what_is_compressed_is_seen_as_it_was(places: list[int], coding: str) ->
 
 
 def test_what_is_not_gzip_is_an_error() -> None:
-    with pytest.raises(zlib.error):
+    with pytest.raises(ContentError):
         recorder(Content_Encoding="gzip").body(0.0, b"no, this is not gzip")
+
+
+def test_what_unpacks_to_very_much_is_unpacked_in_pieces() -> None:
+    packed = gzip.compress(bytes(50_000_000))
+    tracemalloc.start()
+    recording = record([packed], recorder(Content_Encoding="gzip"))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert recording.size == 50_000_000
+    assert most < 5_000_000
 
 
 def test_a_coding_that_is_not_known_leaves_sizes_and_times() -> None:

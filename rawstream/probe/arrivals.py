@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rawstream.errors import ContentError
 from rawstream.fields import Headers
+from rawstream.inflate import Unpack, unpack
 
 Ending = Literal["complete", "cut", "stopped", "failed"]
 """complete: to its proper end. cut: broken off. stopped: by us, who had seen enough. failed: there was no answer."""
@@ -133,7 +134,7 @@ class Recorder:
         self._head = (status, headers, http_version, connected, head_at)
         kind = str(headers.get("content-type", "")).partition(";")[0].strip().lower()
         self.coding = str(headers.get("content-encoding", "")).strip().lower().replace("identity", "")
-        self._decoder = _decoder(self.coding)
+        self._unpack = _unpack(self.coding)
         self._lines: _Lines = _Events() if kind == EVENTS else _Lines()
         self._marks = _Marks()
         self._pieces: list[Piece] = []
@@ -158,24 +159,21 @@ class Recorder:
         return self._lines.ids
 
     def body(self, at: float, data: bytes, received: int = 0) -> None:
-        """What a read brought of the body, and how much that was with the framing. Raises zlib.error for bad coding."""
+        """What a read brought of the body, and how much that was with the framing. Raises ContentError."""
         self._start += data[: 10 - len(self._start)]
-        text = self._decoder.decompress(data) if self._decoder is not None else data
+        size = len(data) if self._unpack is None else 0
         messages = heartbeats = 0
-        if not self._undecoded:
-            messages, heartbeats = self._lines.feed(text)
+        for text in self._unpack.feed(data) if self._unpack is not None else ():
+            ended, comments = self._lines.feed(text)
+            size, messages, heartbeats = size + len(text), messages + ended, heartbeats + comments
             self._marks.feed(at, text)
         if self._pieces and at - self._pieces[-1].at > PAUSE:
             self.pauses += 1
-        self._pieces.append(Piece(at, len(text), len(data), messages, heartbeats, self._lines.whole, received))
+        self._pieces.append(Piece(at, size, len(data), messages, heartbeats, self._lines.whole, received))
 
     def chunk(self, at: float, size: int) -> None:
         """A chunk of the transfer coding is complete."""
         self._chunks.append(Chunk(at, size))
-
-    @property
-    def _undecoded(self) -> bool:
-        return bool(self.coding) and self._decoder is None
 
     def end(self, at: float, ending: Ending, error: str = "") -> Recording:
         """The record, which ended `at`."""
@@ -185,8 +183,8 @@ class Recorder:
         ids = tuple(self._lines.ids)
         return Recording(
             status, headers, version, connected, head_at, tuple(self._pieces), tuple(self._marks.found),
-            tuple(self._chunks), at, ending, error, self.coding, self._start if self.coding else b"", self._undecoded,
-            ids, self._marks.got, self._marks.set,
+            tuple(self._chunks), at, ending, error, self.coding, self._start if self.coding else b"",
+            self._unpack is None, ids, self._marks.got, self._marks.set,
         )  # fmt: skip
 
 
@@ -194,10 +192,12 @@ def _is_short(marks: list[Mark]) -> bool:
     return bool(marks) and marks[-1].number < marks[-1].of
 
 
-def _decoder(coding: str) -> Any:
-    if coding in ("gzip", "x-gzip"):
-        return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    return zlib.decompressobj() if coding == "deflate" else None
+def _unpack(coding: str) -> Unpack | None:
+    """What undoes this coding; None where we do not know it, and count the bytes as they come."""
+    try:
+        return unpack(coding)
+    except ContentError:
+        return None
 
 
 _KEPT = 4096  # bytes of a line that has not ended: what field it is, and an id

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -90,7 +89,7 @@ async def _listen(response: ClientResponse, limits: Limits) -> Recording:
         return recorder.end(time.monotonic() - start, "stopped")
     except (IncompleteResponse, ReadTimeout) as exc:
         return recorder.end(time.monotonic() - start, "cut", _line(exc))
-    except (RemoteError, zlib.error) as exc:
+    except RemoteError as exc:
         return recorder.end(time.monotonic() - start, "failed", f"the body cannot be read: {_line(exc)}")
     return recorder.end(time.monotonic() - start, "complete")
 
