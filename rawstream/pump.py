@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 import types
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 from .errors import Disconnected, ItemError
@@ -52,9 +52,9 @@ class Pump:
         self._keeps_up = True  # the reader did when the iterator last waited
         self._until = clock() + TURN  # when the loop has to run; 0.0 if it has run since the last item
 
-    async def run(self) -> None:
+    def run(self) -> Awaitable[None]:
         """Until the iterator ends; what it gave last is left for `take`. Raises what it, `encode` and `drain` raise."""
-        await before_wait(self._fill(), self._waits)
+        return before_wait(self._fill(), self._waits)
 
     def take(self) -> bytes:
         """What is gathered, and from now on is not."""
@@ -70,11 +70,11 @@ class Pump:
                 part = encode(item)
                 size = size + len(part) if parts else len(part)
                 parts.append(part)
-                if size >= gather or (now := clock()) >= self._until:
-                    if size < gather and self._until == 0.0 and self._keeps_up:
-                        self._until = now + TURN  # the loop has just run, and the reader keeps up
-                    else:
-                        await self._turn()
+                late = (self._until or len(parts) > 1) and clock() >= self._until  # who comes alone needs no clock
+                if size >= gather or not self._keeps_up or (late and self._until):
+                    await self._turn()
+                elif late:
+                    self._until = clock() + TURN
         except ItemError as error:
             error.index = self.taken + len(parts)
             raise
@@ -89,7 +89,7 @@ class Pump:
                     self._flush()
                 if self._until != 0.0:
                     await _let_the_loop_run()  # a wait, too: what is not held is flushed before it
-                self._until = self._clock() + TURN
+                self._keeps_up, self._until = True, self._clock() + TURN
                 if not self._sink.writable:
                     await self._sink.drain()
                 return

@@ -224,8 +224,10 @@ class Transport(asyncio.Protocol):
             return self._hand_over(memoryview(data)[sent:])
         if self._transport.is_closing():
             return False
-        self._behind = bool(self._transport.get_write_buffer_size())
-        return self.write(data) if self._fd >= 0 and not self._behind else self._hand_over(data)
+        if self._fd >= 0 and not self._transport.get_write_buffer_size():
+            self._behind = False  # it has caught up
+            return self.write(data)
+        return self._hand_over(data)
 
     def _hand_over(self, data: bytes | memoryview) -> bool:
         if self._stall is None:  # then all that was sent before has left

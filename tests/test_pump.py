@@ -130,8 +130,11 @@ async def forever() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-def start(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    return asyncio.get_running_loop().create_task(coroutine)
+def start(running: Awaitable[Any]) -> asyncio.Task[Any]:
+    async def run() -> Any:
+        return await running
+
+    return asyncio.get_running_loop().create_task(run())
 
 
 async def owned(pump: Pump) -> int:
@@ -374,6 +377,25 @@ async def test_time_in_which_the_iterator_waited_does_not_count() -> None:
     await gathering.run()
     assert sink.log == [b"a", b"bc", b"def"]
     assert gathering.take() == b"g"
+
+
+async def test_items_that_come_alone_need_no_clock() -> None:
+    looks = 0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        return 1000.0
+
+    async def items() -> AsyncIterator[str]:
+        for item in "abc":
+            await asyncio.sleep(0)
+            yield item
+
+    sink = Sink()
+    await pump(items(), sink, clock=clock).run()
+    assert sink.written == [b"a", b"b"]
+    assert looks == 1, "when it began"
 
 
 async def test_the_clock_is_the_monotonic_one() -> None:
@@ -1313,7 +1335,7 @@ async def test_a_pump_whose_task_never_starts_leaves_nothing_behind() -> None:
     iterator = items()
     sink = Sink(log)
     gathering = pump(iterator, sink, hold=0.25)
-    task = start(gathering.run())
+    task = asyncio.create_task(owned(gathering))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
