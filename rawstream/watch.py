@@ -80,7 +80,11 @@ class Watch:
                 return  # who falls behind is there, and cut all the same
             case asyncio.CancelledError():
                 if others <= 0:
-                    raise self._reason or self._fault("CancelledError, but nobody had cancelled it") from exc
+                    reason, self._reason = self._reason, None
+                    try:
+                        raise reason or self._fault("CancelledError, but nobody had cancelled it") from exc
+                    finally:
+                        del reason  # its traceback holds this frame: the cycle would keep the generator's locals
             case Disconnected():
                 if self._present():
                     raise self._fault("Disconnected, but the peer is there") from exc
