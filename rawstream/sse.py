@@ -14,6 +14,8 @@ from .errors import EventError
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _TEXT_LINE_END = re.compile(r"\r\n|\n|\r")  # not str.splitlines(): that also splits at U+2028, VT, FF and others
+# Most events are no more than this, as our own server writes them: in one step they take two thirds of the time.
+_PLAIN = re.compile(rb"(?:event: ([^\r\n]+)\n)?data: ([^\r\n]*)\n(?:id: ([^\r\n\0]*)\n)?\n")
 _BOM = b"\xef\xbb\xbf"
 _RETRY_DIGITS = 15  # a decoder takes no longer times (31,000 years): int() of thousands of digits is slow, or fails
 
@@ -127,9 +129,9 @@ class Decoder:
         if self._after_cr and data.startswith(b"\n"):
             data = data[1:]
         self._after_cr = data.endswith(b"\r")
-        first, *rest = _LINE_END.split(data)
+        events, place = self._plain(data)
+        first, *rest = _LINE_END.split(data[place:])
         self._line.append(first)
-        events = []
         for piece in rest:
             line = b"".join(self._line)
             self._line = [piece]
@@ -138,6 +140,28 @@ class Decoder:
             elif (event := self._dispatch()) is not None:
                 events.append(event)
         return events
+
+    def _plain(self, data: bytes) -> tuple[list[Event], int]:
+        """The plain events at the beginning, if nothing is under way, and where they end."""
+        events: list[Event] = []
+        place = 0
+        if any(self._line) or self._data or self._event or self._id is not None or self._retry is not None:
+            return events, place
+        while match := _PLAIN.match(data, place):
+            name, text, last = match.groups()
+            if last is not None:
+                self._pending_id = last.decode("utf-8", "replace")
+            events.append(
+                Event(
+                    text.decode("utf-8", "replace"),
+                    None if name is None else name.decode("utf-8", "replace"),
+                    None if last is None else self._pending_id,
+                )
+            )
+            place = match.end()
+        if events:
+            self.last_event_id = self._pending_id
+        return events, place
 
     def _field(self, line: str) -> None:
         name, colon, value = line.partition(":")
