@@ -91,8 +91,9 @@ def events(
 
     It ends when the server says so: by status 204, or with rawstream's event `stream-end`, which comes as the last. It
     raises StatusError where the server refuses (but 408, 425, 429, 500, 502, 503 and 504, which are tried again, not
-    before the time that Retry-After tells), ContentError where it sends no text/event-stream, and GaveUp where none of
-    `backoff.attempts` in a row brought anything. Raises LocalError as `fetch` does.
+    before the time that Retry-After tells), ContentError where it sends no text/event-stream, ProtocolError where it
+    speaks no HTTP, and GaveUp where none of `backoff.attempts` in a row brought an event, or a connection that stood
+    for 30 s. Raises LocalError as `fetch` does.
     """
     theirs = given(headers)
 

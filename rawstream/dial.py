@@ -22,7 +22,9 @@ from .transport import Transport
 _LIMITS = Limits(held=256 * 1024)  # a read from the socket may bring so much: less, and each would pause the reading
 _TIMEOUTS = Timeouts()  # of which only `write_stall` counts here
 _FOREVER = 1e9  # seconds
-_FAREWELL = 1.0  # seconds for TLS to end properly on both sides
+_FAREWELL = 1.0  # seconds for what we still have to send
+# Seconds for TLS: our word of the end leaves at once, and nobody need wait for the answer (RFC 8446 section 6.1).
+_TLS_FAREWELL = 0.01
 
 
 @functools.cache
@@ -113,7 +115,7 @@ class Line:
         if target.tls:
             options["ssl"] = context or _trusting_the_systems_authorities()
             options["server_hostname"] = target.host.partition("%")[0]
-            options["ssl_shutdown_timeout"] = _FAREWELL
+            options["ssl_shutdown_timeout"] = _TLS_FAREWELL
             options["ssl_handshake_timeout"] = seconds or _FOREVER
         where = uds or f"{target.host} port {target.port}"
         try:
@@ -121,6 +123,7 @@ class Line:
                 if uds is not None:
                     await loop.create_unix_connection(lambda: self._transport, uds, **options)
                 else:
+                    # Its addresses one after the other: asyncio's `happy_eyeballs_delay` leaks sockets when cancelled.
                     await loop.create_connection(lambda: self._transport, target.host, target.port, **options)
         except BaseException as exc:
             self._is_open = False  # the loop closes what it had begun; uvloop does not tell of it

@@ -29,30 +29,32 @@ _CHARSET = re.compile(r';[ \t]*charset="?([^\s;"]+)', re.IGNORECASE)
 class _Flow(Generic[T], AsyncIterator[T]):
     """One by one what comes several at a time. An object, not a generator: it needs no closing."""
 
-    __slots__ = ("_batch", "_failed", "_more")
+    __slots__ = ("_batch", "_more")
 
     def __init__(self, more: Callable[[], Awaitable[Iterable[T] | None]]) -> None:
         self._more = more
         self._batch: Iterator[T] = iter(())
-        self._failed: ContentError | StreamFailed | None = None
 
     async def __anext__(self) -> T:
-        if self._failed is not None:
-            raise self._failed  # behind a fault nothing is given out, and no end looks like a proper one
         try:
-            return await self._next()
-        except (ContentError, StreamFailed) as error:
-            self._failed = error
-            raise
-
-    async def _next(self) -> T:
-        while True:
             for item in self._batch:
                 return item
-            batch = await self._more()
-            if batch is None:
-                raise StopAsyncIteration
-            self._batch = iter(batch)
+            while (batch := await self._more()) is not None:
+                self._batch = iter(batch)
+                for item in self._batch:
+                    return item
+        except (ContentError, StreamFailed) as error:
+            self._fail(error)
+            raise
+        raise StopAsyncIteration
+
+    def _fail(self, error: ContentError | StreamFailed) -> None:
+        """Behind a fault nothing is given out, and no end looks like a proper one."""
+
+        async def again() -> None:
+            raise error
+
+        self._batch, self._more = iter(()), again
 
 
 class ClientResponse:

@@ -150,5 +150,6 @@ async def _refusal(response: ClientResponse) -> StatusError:
     about = response.status, response.reason, response.headers, told[:_TOLD], response.url
     location = response.headers.get("location")
     if location is not None and response.status < 400:
-        return Redirected(*about, urljoin(response.url, location))
+        with contextlib.suppress(ValueError):  # it is no URL
+            return Redirected(*about, urljoin(response.url, location))
     return StatusError(*about)

@@ -60,25 +60,25 @@ class Dechunker:
     def feed(self, data: bytes) -> list[bytes]:
         """What there is of chunks in the next bytes, each apart. Nothing may be fed after a `rest` or a `fault`."""
         pieces: list[bytes] = []
-        if self._left:
-            data = self._part(data, pieces)
         data, self._held = self._held + data, b""
         place = 0
+        if self._left:
+            place = self._part(data, 0, pieces)
         if self._in_footer:
-            place = self._footer(data, 0)
+            place = self._footer(data, place)
         if not self._in_footer and not self._left:
             place = self._whole_chunks(data, place, pieces)
         return pieces
 
-    def _part(self, data: bytes, pieces: list[bytes]) -> bytes:
-        """The next part of the chunk under way; returns what comes behind."""
-        piece = data[: self._left]
+    def _part(self, data: bytes, place: int, pieces: list[bytes]) -> int:
+        """The next part of the chunk under way begins at `place`; returns where it ends."""
+        piece = data[place : place + self._left]
         self._left -= len(piece)
         self.continues = bool(self._left) and (self.continues or bool(piece))
         self._in_footer = not self._left
         if piece:
             pieces.append(piece)
-        return data[len(piece) :]
+        return place + len(piece)
 
     def _footer(self, data: bytes, place: int) -> int:
         """The end of the line behind a chunk; returns where it ends."""
@@ -103,8 +103,8 @@ class Dechunker:
                 pieces.append(data[start:end])
                 continue
             self._left = end - start
-            behind = self._part(data[start:], pieces)
-            return self._footer(behind, 0) if self._in_footer else place
+            place = self._part(data, start, pieces)
+            return self._footer(data, place) if self._in_footer else place
         line = data[place:]
         if match is None and b"\n" not in line and len(line) < _LONGEST_LINE:
             self._held = line

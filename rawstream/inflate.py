@@ -15,6 +15,7 @@ from .errors import ContentError
 _PIECE = 64 * 1024  # bytes that are unpacked at once
 _GZIP = 16 + zlib.MAX_WBITS
 _RAW = -zlib.MAX_WBITS
+_MAGIC = b"\x1f\x8b"  # RFC 1952 section 2.3.1: so a member begins
 
 
 class Unpack(Protocol):
@@ -39,7 +40,8 @@ class Identity(Unpack):
 
 class Inflate(Unpack):
     """gzip (RFC 1952; several members, one behind the other, are one text) and deflate (RFC 1950, or bare RFC 1951,
-    which some servers send for it)."""
+    which some servers send for it). What follows and is no other member is an error: browsers drop it, and with it a
+    member that was damaged."""
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
@@ -61,8 +63,8 @@ class Inflate(Unpack):
             if self._zlib.eof:
                 if not data:
                     return
-                if self._coding == "deflate":
-                    raise ContentError("the response has bytes behind the end of its deflate")
+                if self._coding == "deflate" or not _MAGIC.startswith(data[:2]):
+                    raise ContentError(f"the response has bytes behind the end of its {self._coding}")
                 self._zlib = zlib.decompressobj(_GZIP)
             try:
                 piece = self._zlib.decompress(data, _PIECE)
@@ -78,12 +80,13 @@ class Inflate(Unpack):
 
 
 def unpack(content_encoding: str) -> Unpack:
-    """What undoes this Content-Encoding. Raises ContentError for one that we do not know."""
-    coding = content_encoding.strip().lower()
-    if coding in ("", "identity"):
-        return Identity()
-    if coding in ("gzip", "x-gzip", "deflate"):
-        return Inflate(coding)
+    """What undoes this Content-Encoding. Raises ContentError for one that we do not know, and for two in a row."""
+    codings = [coding.strip() for coding in content_encoding.lower().split(",")]
+    match [coding for coding in codings if coding not in ("", "identity")]:
+        case []:
+            return Identity()
+        case ["gzip" | "x-gzip" | "deflate" as coding]:
+            return Inflate(coding)
     raise ContentError(
         f"the response has the Content-Encoding {content_encoding[:40]!r}, of which we know gzip and deflate: "
         "ask for none (no Accept-Encoding), or take the bytes as they are, with arrivals()"

@@ -2,7 +2,8 @@
 
 Each decoder takes the next bytes with `feed`, which gives what is complete by then, and is told of the end with `end`,
 which gives what that completes. All of them take time that is linear in the bytes, however these are cut; and what is
-not complete may not be larger than `limit` bytes. (A JSON array has a module of its own.)
+not complete may not be larger than `limit` bytes: what is complete before it is given out first. (A JSON array has a
+module of its own.)
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from itertools import chain
+from typing import Any, AnyStr, Generic, Protocol, TypeVar
 
 from .errors import ContentError, ItemTooLarge, StreamFailed
 from .formats import CONTROL
 from .sse import Decoder, Event
 
 T_co = TypeVar("T_co", covariant=True)
+
+_ERROR = CONTROL + "error"
+_OURS = (_ERROR, CONTROL + "end", CONTROL + "gap", CONTROL + "closing")  # other names with `stream-` are not ours
 
 
 class Reader(Protocol[T_co]):
@@ -42,12 +47,14 @@ class Bytes(Reader[bytes]):
 class Text(Reader[str]):
     """Text, as far as it has come: a character that is cut waits for its rest. What is no text becomes U+FFFD.
 
-    charset: as Content-Type names it. Raises ContentError for one that is unknown.
+    charset: as Content-Type names it. Raises ContentError for one that is unknown. A byte order mark is no text.
     """
 
     def __init__(self, charset: str = "utf-8") -> None:
         try:
             b"    ".decode(charset, "replace")  # refuses those of Python's codecs that are no charsets
+            if codecs.lookup(charset).name == "utf-8":
+                charset = "utf-8-sig"
             self._decoder = codecs.getincrementaldecoder(charset)("replace")
         except (LookupError, ValueError) as exc:
             raise ContentError(f"the response's text is in a charset that is not known: {charset[:40]!r}") from exc
@@ -61,33 +68,59 @@ class Text(Reader[str]):
         return (text,) if text else ()
 
 
+def fault(error: ContentError) -> Iterator[Any]:
+    """Gives out nothing, and raises this: for `chain`, behind what is complete."""
+    yield from ()
+    raise error
+
+
+class _Cut(Generic[AnyStr]):
+    """Cuts text, or bytes, that come in parts, at each `newline`. What follows the last one may have `limit` bytes."""
+
+    def __init__(self, newline: AnyStr, limit: int) -> None:
+        self._newline: AnyStr = newline
+        self._limit = limit
+        self._parts: list[AnyStr] = []  # of the line that is under way
+        self._size = 0  # its bytes so far
+
+    def feed(self, part: AnyStr, size: int) -> Iterable[AnyStr]:
+        """The lines that end in the next part, which is so many bytes. Raises ItemTooLarge behind them."""
+        lines = part.split(self._newline)
+        self._parts.append(lines[0])
+        self._size += size
+        rest = lines.pop()
+        if lines:
+            lines[0] = self.end()
+            self._parts.append(rest)
+            self._size = len(rest)
+        if self._size > self._limit:
+            return chain(lines, fault(ItemTooLarge(f"a line of the response has more than {self._limit} bytes")))
+        return lines
+
+    def end(self) -> AnyStr:
+        """What there is of the line that is under way."""
+        line = self._newline[:0].join(self._parts)
+        self._parts.clear()
+        return line
+
+
 class Lines(Reader[str]):
     """Lines without their ends, which are LF or CR LF. A last line needs no end."""
 
     def __init__(self, text: Text, limit: int) -> None:
         self._text = text
-        self._limit = limit
-        self._parts: list[str] = []  # of the line that is under way
-        self._size = 0  # its bytes so far
+        self._cut = _Cut("\n", limit)
+        self._last = ""  # character: a CR may have come before its LF
 
     def feed(self, data: bytes) -> Iterable[str]:
-        self._size += len(data)
-        lines: list[str] = []
-        for text in self._text.feed(data):
-            first, *others = text.split("\n")
-            self._parts.append(first)
-            if others:
-                lines = ["".join(self._parts), *others]
-                self._parts = [lines.pop()]
-                self._size = len(self._parts[0])
-                if "\r" in text or lines[0].endswith("\r"):
-                    lines = [line.removesuffix("\r") for line in lines]
-        if self._size > self._limit:
-            raise ItemTooLarge(f"a line of the response has more than {self._limit} bytes")
-        return lines
+        text = "".join(self._text.feed(data))
+        lines = self._cut.feed(text, len(data))
+        has_cr = "\r" in text or self._last == "\r"
+        self._last = text[-1:] or self._last
+        return (line.removesuffix("\r") for line in lines) if has_cr else lines
 
     def end(self) -> Iterable[str]:
-        last = "".join([*self._parts, *self._text.end()])
+        last = self._cut.end() + "".join(self._text.end())
         return (last.removesuffix("\r"),) if last else ()
 
 
@@ -98,23 +131,31 @@ class JsonLines(Reader[Any]):
     """
 
     def __init__(self, limit: int) -> None:
-        self._lines = Lines(Text(), limit)
+        self._cut = _Cut(b"\n", limit)  # which in UTF-8 is never a part of another character
         self._count = 0
+        self._begun = False
 
     def feed(self, data: bytes) -> Iterator[Any]:
-        return self._values(self._lines.feed(data))
+        return self._values(self._cut.feed(data, len(data)))
 
     def end(self) -> Iterator[Any]:
-        return self._values(self._lines.end())
+        return self._values([self._cut.end()])
 
-    def _values(self, lines: Iterable[str]) -> Iterator[Any]:
+    def _values(self, lines: Iterable[bytes]) -> Iterator[Any]:
         for line in lines:
+            if not self._begun:
+                self._begun = True
+                line = line.removeprefix(codecs.BOM_UTF8)
             if not line or line.isspace():
                 continue
-            value = load(line, f"line {self._count}")
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as exc:
+                raise ContentError(f"item {self._count} of the response is not UTF-8, as JSON is: {exc}") from exc
+            value = load(text, self._count)
             self._count += 1
-            if type(value) is dict and len(value) == 1 and (CONTROL + "error") in value:
-                raise failure(value[CONTROL + "error"])
+            if type(value) is dict and len(value) == 1 and _ERROR in value:
+                raise failure(value[_ERROR])
             yield value
 
 
@@ -132,9 +173,10 @@ class Events(Reader[Event]):
         ends = max(seen.rfind(b"\n\n"), seen.rfind(b"\n\r"), seen.rfind(b"\r\r"))
         self._size = self._size + len(data) if ends < 0 else len(seen) - ends
         self._last = seen[-1:]
+        events = self._decoder.feed(data)
         if self._size > self._limit:
-            raise ItemTooLarge(f"an event of the response has more than {self._limit} bytes")
-        return self._decoder.feed(data)
+            return chain(events, fault(ItemTooLarge(f"an event of the response has more than {self._limit} bytes")))
+        return events
 
     def end(self) -> Iterable[Event]:
         return ()  # "If the file ends in the middle of an event, the incomplete event is not dispatched."
@@ -151,9 +193,9 @@ class EventData(Reader[str]):
 
     def feed(self, data: bytes) -> Iterator[str]:
         for event in self._events.feed(data):
-            if event.event is None or not event.event.startswith(CONTROL):
+            if event.event not in _OURS:
                 yield event.data
-            elif event.event == CONTROL + "error":
+            elif event.event == _ERROR:
                 raise failure(_told(event.data))
 
     def end(self) -> Iterable[str]:
@@ -176,13 +218,13 @@ def failure(told: Any) -> StreamFailed:
     return StreamFailed(f"the server broke off its stream: {message}", status if isinstance(status, int) else 500)
 
 
-def load(text: str, what: str) -> Any:
-    """`text` as a JSON value. Raises ContentError."""
+def load(text: str, index: int) -> Any:
+    """`text` as a JSON value, the item of this index. Raises ContentError."""
     try:
-        return _decode(text)
+        return DECODER.decode(text)
     except (ValueError, RecursionError) as exc:
         why = exc if isinstance(exc, json.JSONDecodeError) else "too deeply nested, or too long a number"
-        raise ContentError(f"{what} of the response is not JSON: {why}") from exc
+        raise ContentError(f"item {index} of the response is not JSON: {why}") from exc
 
 
 def _no_constant(name: str) -> Any:
@@ -191,4 +233,3 @@ def _no_constant(name: str) -> Any:
 
 DECODER = json.JSONDecoder(parse_constant=_no_constant)
 """JSON as RFC 8259 has it."""
-_decode = DECODER.decode

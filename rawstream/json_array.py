@@ -1,8 +1,9 @@
 """A JSON array, item by item while it arrives (RFC 8259). No I/O.
 
-An item that is complete in the bytes that are here is parsed where it stands, by `json`. One that is not is kept, and
-only looked through for its end: each of its bytes once, until that has come. So it takes linear time however the array
-is cut, and no more memory than the largest item.
+Items that are complete in the bytes that are here are parsed where they stand, by `json`: many together where that is
+possible, for a call of it costs more than a small item. One that is not complete is kept, and only looked through for
+its end: each of its bytes once, until that has come. So it takes linear time however the array is cut, and no more
+memory than the largest item, or what one read from the socket brought.
 
 An item is given out as soon as its last character is here: at the closing bracket or quotation mark, without waiting
 for the comma. Only a number, or `true`, must wait for what follows: there may be another digit.
@@ -13,16 +14,26 @@ from __future__ import annotations
 import codecs
 import enum
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from .errors import ContentError, ItemTooLarge
 from .items import DECODER, Reader, load
 
 _SPACE = re.compile(r"[ \t\n\r]*+")
+_COMMA = re.compile(r"[ \t\n\r]*+,[ \t\n\r]*+")
+_SEPARATORS = re.compile(r"[,\] \t\n\r]*+")
 # Up to the next bracket, over whole strings. (`*+` and `++` give nothing back: a string that never ends costs no more.)
-_TO_BRACKET = re.compile(r'(?:[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_TO_BRACKET = re.compile(rf'(?:[^"{{}}\[\]]++|{_STRING})*+', re.DOTALL)
 _TO_SEPARATOR = re.compile(r'[^",{}\[\] \t\n\r]*+')
+_NESTED = rf'[{{\[](?:[^"{{}}\[\]]++|{_STRING})*+[}}\]]'
+for _ in range(3):  # what is nested deeper is parsed on its own
+    _NESTED = rf'[{{\[](?:[^"{{}}\[\]]++|{_STRING}|{_NESTED})*+[}}\]]'
+COMPLETE = re.compile(rf'(?:(?:[^",{{}}\[\]]++|{_STRING}|{_NESTED})*+,)*+', re.DOTALL)
+"""Items with a comma behind each; whether they are JSON is not asked."""
+_WORTH = 64  # characters of them from which on it is quicker to parse them together
 _IN_STRING = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
@@ -47,9 +58,8 @@ class Extent:
         self._escaped = False  # the part before ended in a string, with a backslash
         self._scalar = False  # it is a number, or a word
 
-    def feed(self, text: str) -> int:
-        """Where in `text`, the next part, the value ends; -1 if not in this one."""
-        place = 0
+    def feed(self, text: str, place: int = 0) -> int:
+        """Where in `text`, of which the next part begins at `place`, the value ends; -1 if not in this one."""
         while place < len(text):
             if self._in_string:
                 place, closed = self._string(text, place)
@@ -93,6 +103,39 @@ class Extent:
         return -1
 
 
+class Elements:
+    """The elements of an array's text, of which the first `[` is gone: the text of each, as it stands there.
+
+    To judge whether they are JSON is left to others: what is none comes out as text of some kind.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []  # of an element whose end has not come
+        self._extent = Extent()
+
+    def feed(self, text: str) -> Iterator[str]:
+        """The elements that end in the next part. A number or a word has to wait for what follows."""
+        place = 0
+        while True:
+            if not self._parts:
+                place = _SEPARATORS.match(text, place).end()  # type: ignore[union-attr]  # it matches ""
+                self._extent = Extent()
+            if place == len(text):
+                return
+            end = self._extent.feed(text, place)
+            self._parts.append(text[place:] if end < 0 else text[place:end])
+            if end < 0:
+                return
+            yield self.end()
+            place = end
+
+    def end(self) -> str:
+        """What there is of an element whose end has not come; "" if there is none."""
+        element = "".join(self._parts)
+        self._parts.clear()
+        return element
+
+
 class JsonArray(Reader[Any]):
     """The items of an array. A body that is another JSON value is one item."""
 
@@ -106,26 +149,24 @@ class JsonArray(Reader[Any]):
         self._size = 0  # their characters
         self._extent = Extent()
 
-    def feed(self, data: bytes) -> Iterator[Any]:
+    def feed(self, data: bytes) -> Iterable[Any]:
         try:
-            text, fault = self._utf8.decode(data), None
+            return self._items(self._utf8.decode(data))
         except UnicodeDecodeError as exc:
-            text, fault = exc.object[: exc.start].decode("utf-8-sig"), exc
-        yield from self._items(text)
-        if fault is not None:
-            raise self._no_utf8() from fault
+            return chain(self._items(exc.object[: exc.start].decode("utf-8-sig")), self._no_utf8())
 
     def end(self) -> Iterator[Any]:
         if self._utf8.getstate()[0]:
-            raise self._no_utf8()
+            yield from self._no_utf8()
         if self._parts and self._behind is _Next.NOTHING:
             yield self._kept()
         if self._next is not _Next.NOTHING:
             belongs = self._next.value
             raise ContentError(f"the JSON of the response ends behind {self._count} items, where {belongs} belongs")
 
-    def _no_utf8(self) -> ContentError:
-        return ContentError(f"JSON is UTF-8, and behind {self._count} items the response is not")
+    def _no_utf8(self) -> Iterator[Any]:
+        yield from ()  # the items before count first
+        raise ContentError(f"item {self._count} of the response is not UTF-8, as JSON is")
 
     def _items(self, text: str) -> Iterator[Any]:
         place = 0
@@ -135,21 +176,46 @@ class JsonArray(Reader[Any]):
             if place < 0:
                 return
             yield self._kept()
-        while (place := _SPACE.match(text, place).end()) < len(text):  # type: ignore[union-attr]  # it matches ""
+        place = _SPACE.match(text, place).end()  # type: ignore[union-attr]  # it matches ""
+        tried = 0  # up to where items were parsed together, if they could be
+        while place < len(text):
             if self._next is not _Next.ITEM and self._punctuation(text[place]):
-                place += 1
+                place = _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
                 continue
-            found = self._value(text, place)
-            if found is None:
+            if tried <= place < len(text) - _WORTH and self._behind is _Next.COMMA:
+                values, place, tried = self._together(text, place)
+                if values:
+                    yield from values
+                    continue
+            value, end = self._value(text, place)
+            if end < 0:
                 return
-            value, place = found
-            yield self._given(value)
-            if self._next is _Next.COMMA and text.startswith(",", place):  # as almost always
+            self._count += 1
+            self._next = self._behind
+            yield value
+            if self._next is _Next.COMMA and (comma := _COMMA.match(text, end)):  # as almost always
                 self._next = _Next.ITEM
-                place += 1
+                place = comma.end()
+            else:
+                place = _SPACE.match(text, end).end()  # type: ignore[union-attr]
 
-    def _value(self, text: str, place: int) -> tuple[Any, int] | None:
-        """The item that begins here and where it ends, or None: then it is kept."""
+    def _together(self, text: str, place: int) -> tuple[list[Any], int, int]:
+        """The items from here on that can be parsed together, where the next one begins, and where they end."""
+        end = COMPLETE.match(text, place).end()  # type: ignore[union-attr]  # it matches ""
+        values: list[Any] = []
+        if end - place >= _WORTH:
+            try:
+                values = DECODER.decode(f"[{text[place : end - 1]}]")
+            except (ValueError, RecursionError):
+                pass  # which of them it is comes out when they are parsed one by one
+            else:
+                self._count += len(values)
+                self._next = _Next.ITEM
+                place = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+        return values, place, end
+
+    def _value(self, text: str, place: int) -> tuple[Any, int]:
+        """The item that begins here and where it ends; -1 if that has not come: then it is kept."""
         try:
             value, end = DECODER.raw_decode(text, place)
         except (ValueError, RecursionError):
@@ -158,11 +224,11 @@ class JsonArray(Reader[Any]):
             if text[place] in '"[{' or end == _TO_SEPARATOR.match(text, end).end() < len(text):  # type: ignore[union-attr]
                 return value, end
         self._extent = Extent()
-        begun = text[place:]
-        if (size := self._extent.feed(begun)) >= 0:
-            return load(begun[:size], f"item {self._count}"), place + size  # which raises what is wrong
-        self._keep(begun)
-        return None
+        end = self._extent.feed(text, place)
+        if end >= 0:
+            return load(text[place:end], self._count), end  # which raises what is wrong
+        self._keep(text[place:])
+        return None, -1
 
     def _keep(self, text: str) -> None:
         self._parts.append(text)
@@ -174,9 +240,7 @@ class JsonArray(Reader[Any]):
         """The item that was kept, and is complete."""
         text = "".join(self._parts)
         self._parts, self._size = [], 0
-        return self._given(load(text, f"item {self._count}"))
-
-    def _given(self, value: Any) -> Any:
+        value = load(text, self._count)
         self._count += 1
         self._next = self._behind
         return value

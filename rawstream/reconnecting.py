@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 
-from .errors import ConnectFailed, GaveUp, IncompleteResponse, ReadTimeout, RemoteError, StatusError
+from .errors import ConnectFailed, GaveUp, IncompleteResponse, ProtocolError, ReadTimeout, RemoteError, StatusError
 from .fetched import ClientResponse
 from .fetching import Fetch
 from .formats import CONTROL
@@ -19,6 +20,8 @@ from .sse import Decoder, Event
 
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses that may be others in a moment
 _LONGEST_WISH = 24 * 3600.0  # seconds: a server that wants to be left alone for longer is asked once a day
+_SHORTEST_WISH = 0.5  # seconds, as Firefox has it: `retry: 0` is no leave to ask a thousand times a second
+_STANDS = 30.0  # seconds after which a connection is a good one, though it brought nothing: there may be no news
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +29,8 @@ class Backoff:
     """When an event source tries again. Raises ValueError for other values than these."""
 
     first: float = 1.0
-    """Seconds until the first attempt to come back, 0 or more; a server's `retry` sets it. It doubles with each attempt
-    that brings nothing ..."""
+    """Seconds until the first attempt to come back, 0 or more; a server's `retry` sets it, to 0.5 s at least (or this,
+    if it is less). It doubles with each attempt that brings nothing, from 0.5 s on ..."""
 
     longest: float = 30.0
     """... up to so many seconds."""
@@ -37,7 +40,8 @@ class Backoff:
     same moment. 0 or more."""
 
     attempts: int | None = 10
-    """How many in a row may bring nothing, 1 or more; None: go on for ever."""
+    """How many in a row may bring nothing, 1 or more; None: go on for ever. A connection brings something if an event
+    came by it, or if it stood for 30 s."""
 
     def __post_init__(self) -> None:
         for name in ("first", "longest", "jitter"):
@@ -49,7 +53,7 @@ class Backoff:
 
     def delay(self, first: float, failures: int) -> float:
         """Seconds to wait after so many `failures` in a row, where the `first` time is this."""
-        doubled = first * 2.0 ** min(failures - 1, 60) if failures else first
+        doubled = max(first, _SHORTEST_WISH) * 2.0 ** min(failures - 1, 60) if failures else first
         delay = max(first, min(doubled, self.longest))
         return delay * (1 + self.jitter * random.random())
 
@@ -69,7 +73,8 @@ class EventSource(AsyncIterator[Event]):
         self._decoder = Decoder()
         self._first = backoff.first
         self._failures = 0  # attempts in a row that brought nothing
-        self._due = 0.0  # when the next attempt is, in the loop's time
+        self._due = 0.0  # when the next attempt is, in the loop's time ...
+        self._good_from = math.inf  # ... and from when on this one has brought something
         self._over = False
         self.last_event_id = last_event_id
         """The id of the last event that was given out; what a next `events(url, last_event_id=...)` goes on behind."""
@@ -108,7 +113,7 @@ class EventSource(AsyncIterator[Event]):
                         return self._given(event)
                     else:
                         await self._come_back(None)
-                except (ConnectFailed, IncompleteResponse, ReadTimeout, StatusError) as error:
+                except (ConnectFailed, IncompleteResponse, ProtocolError, ReadTimeout, StatusError) as error:
                     await self._come_back(error)
         except RemoteError:
             await self.close()
@@ -123,6 +128,7 @@ class EventSource(AsyncIterator[Event]):
             await asyncio.sleep(wait)
         response = await self._ask(self.last_event_id).__aenter__()
         self._response = response
+        self._good_from = loop.time() + _STANDS
         if response.status in (204, 205):
             self._over = True
             return
@@ -134,6 +140,7 @@ class EventSource(AsyncIterator[Event]):
     def _given(self, event: Event) -> Event:
         if event.id is not None:
             self.last_event_id = event.id
+        self._good_from = 0.0
         # What our server says last: asking again would bring a 204.
         self._over = event.event == CONTROL + "end"
         return event
@@ -142,21 +149,26 @@ class EventSource(AsyncIterator[Event]):
         """The connection has ended, by this error perhaps, or there was none: see when to try again."""
         if isinstance(error, StatusError) and error.status not in _PASSING:
             raise error
-        brought = self._response is not None and (self._response.received > 0 or error is None)
-        await self._hang_up()
+        if isinstance(error, ProtocolError) and self._events is None:
+            raise error  # who speaks no HTTP will not learn it; in the midst of a stream it is damage on the way
+        now = asyncio.get_running_loop().time()
+        good, self._good_from = now >= self._good_from, math.inf
         # Also of events without data, which were not given out.
         self.last_event_id = self._decoder.last_event_id or self.last_event_id
         if self._decoder.retry is not None:
-            self._first = min(self._decoder.retry / 1000, _LONGEST_WISH)
-        self._failures = 0 if brought else self._failures + 1
+            shortest = min(self._backoff.first, _SHORTEST_WISH)
+            self._first = min(max(self._decoder.retry / 1000, shortest), _LONGEST_WISH)
+        self._failures = 0 if good else self._failures + 1
         if self._failures == self._backoff.attempts:
             raise GaveUp(
-                f"{self._failures} attempts in a row to follow {self._url} brought nothing, at last: {error}"
+                f"{self._failures} attempts in a row to follow {self._url} brought nothing, "
+                f"at last: {error or 'a response without an event'}"
             ) from error
         delay = self._backoff.delay(self._first, self._failures)
         if isinstance(error, StatusError):
             delay = max(delay, _retry_after(error))
-        self._due = asyncio.get_running_loop().time() + delay
+        self._due = now + delay
+        await self._hang_up()
 
 
 def _retry_after(error: StatusError) -> float:

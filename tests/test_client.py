@@ -8,6 +8,7 @@ import functools
 import gc
 import gzip
 import json
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -508,6 +509,13 @@ async def test_a_redirect_is_an_error_that_names_its_target(canned: MakeCanned, 
     assert len(server.requests) == 1
 
 
+async def test_a_location_that_is_no_url_is_no_target(canned: MakeCanned) -> None:
+    with pytest.raises(StatusError, match=r"^302 Found") as raised:
+        async with fetch(canned(answer(b"", "Location: http://[x", status="302 Found")).url):
+            pass
+    assert type(raised.value) is StatusError
+
+
 async def test_a_304_names_no_target(canned: MakeCanned) -> None:
     with pytest.raises(StatusError, match=r"^304 Not Modified") as raised:
         async with fetch(canned(b"HTTP/1.1 304 Not Modified\r\n\r\n").url):
@@ -610,6 +618,22 @@ async def test_nobody_listens_and_unknown_names(canned: MakeCanned) -> None:
             pass
 
 
+async def test_of_the_addresses_of_a_name_the_first_that_answers_is_taken(
+    clock: Clock, canned: MakeCanned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for `localhost`, which may be ::1 first, where a server listens on 127.0.0.1 alone. (asyncio's look-up.)"""
+    server, nobody = canned(answer(b"x")), canned()
+    await nobody.close()
+    found = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", nobody.port, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    async with fetch(f"http://localhost:{server.port}/") as response:
+        assert await response.body() == b"x"
+        assert response.peer == ("127.0.0.1", server.port)
+
+
 async def test_a_unix_socket(serving: Serving, tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     await serving(count, host=None, unix=path)
@@ -692,6 +716,52 @@ async def test_under_tls_an_end_without_a_word_is_a_cut(authority: trustme.CA, p
     server.close()
     await server.wait_closed()
     await settle()
+
+
+async def test_nobody_waits_for_tls_to_say_goodbye(clock: Clock, authority: trustme.CA) -> None:
+    """We say it (close_notify), and then end the connection, without a reset; a server need not answer it."""
+    theirs, ours = contexts(authority, "127.0.0.1")
+    told: list[Any] = []
+    over = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = theirs.wrap_bio(received, to_send, server_side=True)
+
+        async def do(what: Callable[[], Any]) -> Any:
+            while True:
+                try:
+                    return what()
+                except ssl.SSLWantReadError:
+                    writer.write(to_send.read())
+                    data = await reader.read(65536)
+                    received.write(data) if data else received.write_eof()
+
+        await do(tls.do_handshake)
+        await do(lambda: tls.read(65536))
+        tls.write(answer(b"all"))
+        writer.write(to_send.read())
+        told.append(await do(lambda: tls.read(1)))  # b"": by TLS's word; a mere end would raise
+        told.append(await reader.read())  # a reset would raise
+        writer.close()
+        over.set()
+
+    async def ask() -> None:
+        async with fetch(f"https://127.0.0.1:{port}/", ssl=ours) as response:
+            assert await response.body() == b"all"
+            asked.set()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port, asked = server.sockets[0].getsockname()[1], asyncio.Event()
+    asking = in_background(ask())
+    await asked.wait()
+    await clock.advance(0.125)
+    await asyncio.wait([asking], timeout=0)
+    assert asking.done()
+    await over.wait()
+    assert told == [b"", b""]
+    server.close()
+    await server.wait_closed()
 
 
 # -- deadlines ---------------------------------------------------------------------------------------------------------

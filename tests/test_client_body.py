@@ -157,35 +157,98 @@ def test_too_deep_and_too_long_is_an_error() -> None:
 
 
 def steps_of(pieces: list[bytes]) -> int:
-    """How many bytes of text are looked at, counted where it costs: in the search for an item's end, and in parsing."""
+    """How many characters are looked at, counted where it costs: in the search for items and their ends, and in
+    parsing."""
 
-    class Counting(json_array.Extent):
+    steps = 0
+
+    def count(text: str, place: int = 0) -> None:
+        nonlocal steps
+        steps += len(text) - place
+
+    class Extent(json_array.Extent):
         __slots__ = ()
-        looked = 0
 
-        def feed(self, text: str) -> int:
-            Counting.looked += len(text)
-            return super().feed(text)
+        def feed(self, text: str, place: int = 0) -> int:
+            count(text, place)
+            return super().feed(text, place)
 
     class Decoder:
-        parsed = 0
-
         def raw_decode(self, text: str, place: int) -> Any:
-            Decoder.parsed += len(text) - place
+            count(text, place)
             return decoder.raw_decode(text, place)
 
-    decoder = json_array.DECODER
+        def decode(self, text: str) -> Any:
+            count(text)
+            return decoder.decode(text)
+
+    class Pattern:
+        def match(self, text: str, place: int) -> Any:
+            count(text, place)
+            return complete.match(text, place)
+
+    decoder, complete = json_array.DECODER, json_array.COMPLETE
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_array, "Extent", Counting)
+        patch.setattr(json_array, "Extent", Extent)
         patch.setattr(json_array, "DECODER", Decoder())
+        patch.setattr(json_array, "COMPLETE", Pattern())
         read(array(), pieces)
-    return Counting.looked + Decoder.parsed
+    return steps
 
 
 @pytest.mark.parametrize("item", ['"' + 'x\\"y' * 5000 + '"', '{"a":[' + '{"b":"c"},' * 2000 + "1]}"])
 def test_a_large_item_in_small_pieces_is_looked_through_once(item: str) -> None:
     data = f"[{item}]".encode()
-    assert steps_of([data[at : at + 10] for at in range(0, len(data), 10)]) < 2 * len(data) + 100
+    for size in (10, 1000):
+        pieces = [data[at : at + size] for at in range(0, len(data), size)]
+        assert steps_of(pieces) < 2 * len(data) + 100 + 3 * size
+
+
+def test_many_small_items_are_parsed_together() -> None:
+    data = f"[{'1.5,' * 500}1]".encode()
+    assert steps_of([data]) < 5 * len(data), "one by one, each would count all that it might look at"
+
+
+def test_items_that_cannot_be_parsed_together_are_not_tried_so_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, complete = [], json_array.COMPLETE
+
+    class Pattern:
+        def match(self, text: str, place: int) -> Any:
+            tried.append(place)
+            return complete.match(text, place)
+
+    monkeypatch.setattr(json_array, "COMPLETE", Pattern())
+    assert read(array(), [b"[" + b"1," * 500 + b",1]"]) == [1] * 500 + [ContentError]
+    assert tried == [1]
+
+
+@pytest.mark.parametrize("depth", range(1, 9))
+def test_items_are_the_same_however_deep_they_are_and_however_many_come_together(depth: int) -> None:
+    item = json.loads('{"a":[",]}",' * depth + "1" + "]}" * depth)
+    items = [item, 1, "x,y", item, [], {}] * 40
+    data = json.dumps(items, indent=depth % 2 or None).encode()
+    assert read(array(), [data]) == items
+    assert read(array(), [data[at : at + 700] for at in range(0, len(data), 700)]) == items
+
+
+@pytest.mark.parametrize(
+    ("text", "elements", "rest"),
+    [
+        ('1, "a]" ,{"a": [1,\n 2]}, [] ]', ["1", '"a]"', '{"a": [1,\n 2]}', "[]"], ""),
+        ("12", [], "12"),
+        ("12 ", ["12"], ""),
+        ("1,,2]", ["1", "2"], ""),
+        ('{"a":', [], '{"a":'),
+        ("]", [], ""),
+        ("}x:y,", ["}", "x:y"], ""),
+        ('"\\""', ['"\\""'], ""),
+    ],
+)
+def test_the_texts_of_elements_are_as_they_were_sent(text: str, elements: list[str], rest: str) -> None:
+    for pieces in every_way(text.encode()):
+        reader = json_array.Elements()
+        assert [element for piece in pieces for element in reader.feed(piece.decode())] == elements
+        assert reader.end() == rest
 
 
 def test_an_item_has_a_limit() -> None:
@@ -206,6 +269,13 @@ def test_text_is_safe_across_cuts() -> None:
 
 def test_what_is_no_text_is_replaced() -> None:
     assert "".join(read(Text(), [b"a\xff", b"b\xe6\x98"])) == "a\ufffdb\ufffd"
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF8", "utf-16"])
+def test_a_byte_order_mark_is_no_text_but_at_the_beginning(charset: str) -> None:
+    for pieces in every_way("\ufeffa\ufeff".encode("utf-16-le" if charset == "utf-16" else charset)):
+        assert "".join(read(Text(charset), pieces)) == "a\ufeff"
+    assert read(Lines(Text(), MUCH), [b"\xef\xbb\xbfa\nb"]) == ["a", "b"]
 
 
 def test_the_charset_counts() -> None:
@@ -240,6 +310,15 @@ def test_a_line_has_a_limit() -> None:
     assert len(read(Lines(Text(), 100), [b"x" * 10 + b"\n"] * 200)) == 200
 
 
+def test_what_is_complete_comes_before_what_is_too_large_in_the_same_piece() -> None:
+    too_large = b"x" * 200
+    assert read(Lines(Text(), 100), [b"a\nb\r\n" + too_large]) == ["a", "b", ItemTooLarge]
+    assert read(JsonLines(100), [b'1\n2\n"' + too_large]) == [1, 2, ItemTooLarge]
+    assert read(JsonArray(100), [b'[1,2,"' + too_large]) == [1, 2, ItemTooLarge]
+    assert read(Events(100), [b"data: a\n\ndata: " + too_large]) == [Event("a"), ItemTooLarge]
+    assert read(EventData(100), [b"data: a\n\ndata: " + too_large]) == ["a", ItemTooLarge]
+
+
 # -- JSON lines --------------------------------------------------------------------------------------------------------
 
 
@@ -251,10 +330,23 @@ def test_a_line_has_a_limit() -> None:
         (b"1\nNaN\n", [1, ContentError]),
         (b'1\n{"stream-error":{"status":503,"error":"gone"}}\n', [1, StreamFailed]),
         (b'{"stream-error":1,"a":2}\n', [{"stream-error": 1, "a": 2}]),
+        (b"\xef\xbb\xbf1\n2\n", [1, 2]),
+        (b"1\n\xef\xbb\xbf2\n", [1, ContentError]),
+        ('"是"\n'.encode() + b'"\xe6\x98"\n1\n', ["是", ContentError]),
+        (b'1\n"\xed\xa0\x80"\n', [1, ContentError]),
+        (b"1\n\xff", [1, ContentError]),
     ],
 )
 def test_json_lines(data: bytes, expected: list[Any]) -> None:
     check(lambda: JsonLines(MUCH), data, expected)
+
+
+def test_an_item_that_is_no_utf_8_or_no_json_is_named_by_its_index() -> None:
+    for data, what in ((b"\xff", "UTF-8, as JSON is: .* position 0"), (b"x", "JSON: Expecting value")):
+        with pytest.raises(ContentError, match=rf"^item 2 of the response is not {what}"):
+            [*JsonLines(MUCH).feed(b"0\n\n1\n" + data + b"\n")]
+    with pytest.raises(ContentError, match=r"^item 2 of the response is not UTF-8, as JSON is$"):
+        [*array().feed(b'[0,1,"\xff"]')]
 
 
 @pytest.mark.parametrize(
@@ -284,6 +376,9 @@ def test_the_data_of_events_are_items_and_control_is_not() -> None:
     )
     check(lambda: EventData(MUCH), data, ["a", "b\nc"])
     assert [event.event for event in read(Events(MUCH), [data])] == [None, "x", "stream-gap", "stream-end"]
+    foreign = b"event: stream-\ndata: 1\n\nevent: stream-start\ndata: 2\n\nevent: stream-ended\ndata: 3\n\n"
+    closing = b"event: stream-closing\nretry: 5\ndata: {}\n\n"
+    check(lambda: EventData(MUCH), foreign + closing, ["1", "2", "3"])
     check(lambda: EventData(MUCH), b"data: a\n\nevent: stream-error\ndata: no JSON\n\n", ["a", StreamFailed])
 
 
@@ -312,6 +407,9 @@ PACKED = {
     " X-GZIP ": gzip.compress(b"hello hello"),
     "deflate": zlib.compress(b"hello hello"),
     "Deflate": RAW.compress(b"hello hello") + RAW.flush(),
+    "identity, gzip": gzip.compress(b"hello hello"),
+    "gzip,identity": gzip.compress(b"hello hello"),
+    "identity, ,identity": b"hello hello",
 }
 
 
@@ -329,8 +427,11 @@ def test_what_is_cut_or_no_such_coding_is_an_error(coding: str) -> None:
             unpacked(coding, [PACKED[coding][:place]])
     with pytest.raises(ContentError):
         unpacked(coding, [b"\xff\xffhello hello"])
-    with pytest.raises(ContentError):
-        unpacked(coding, [PACKED[coding], b"junk"])
+    for junk in (b"junk", b"\0", b"\n", b"\x1f", b"\x1fjunk"):
+        with pytest.raises(ContentError, match=r"behind the end of its|ends before|is not the"):
+            unpacked(coding, [PACKED[coding], junk])
+    with pytest.raises(ContentError, match=r"^the response has bytes behind the end of its (gzip|deflate)$"):
+        unpacked(coding, [PACKED[coding] + b"\0\0"])
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress"])

@@ -9,6 +9,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from support import Clock, Serving, in_background, settle, until
 
 from rawstream import Backoff, ClientLimits, ClientTimeouts, Event, Hub, Request, Router, Timeouts, events, serve
 from rawstream.client import EventSource
-from rawstream.errors import ContentError, GaveUp, ItemTooLarge, LocalError, Redirected, StatusError
+from rawstream.errors import ContentError, GaveUp, ItemTooLarge, LocalError, ProtocolError, Redirected, StatusError
 from rawstream.messages import Handler
 
 pytestmark = pytest.mark.usefixtures("orderly")
@@ -97,22 +98,32 @@ async def test_what_is_asked(clock: Clock, canned: MakeCanned) -> None:
 
 
 async def test_it_waits_as_long_as_the_server_says(clock: Clock, canned: MakeCanned) -> None:
-    """`retry` holds until another comes; it counts also where no event comes with it."""
+    """`retry` holds until another comes; it counts also where no event comes with it. Less than 0.5 s is 0.5 s."""
     server = canned(
         stream(b"data: a\n\n"),
         stream(b"retry: 5000\n\n"),
         stream(b"data: b\n\n"),
         stream(b"retry: 0\ndata: c\n\n"),
-        stream(b"data: d\n\n"),
+        *[stream(b"data: d\n\n")] * 8,
         NO_CONTENT,
     )
     following = Following(events(server.url, backoff=EXACTLY), clock)
     assert await following.end() is None
-    assert [data for _, data in following.seen] == ["a", "b", "c", "d"]
+    assert [data for _, data in following.seen] == ["a", "b", "c", *"dddddddd"]
     times = [at for at, _ in following.seen]
     assert times[1] == pytest.approx(6, abs=0.5)
     assert times[2] == pytest.approx(11, abs=0.5)
-    assert times[3] == pytest.approx(11, abs=0.8)
+    assert all(later - earlier >= 0.5 for earlier, later in pairwise(times[2:]))
+    assert times[-1] < 11 + 8 * 1.5
+
+
+async def test_who_comes_back_sooner_of_its_own_accord_may_do_so_for_the_server_too(
+    clock: Clock, canned: MakeCanned
+) -> None:
+    server = canned(*[stream(b"retry: 0\ndata: a\n\n")] * 100, NO_CONTENT)
+    following = Following(events(server.url, backoff=Backoff(first=0, jitter=0)), clock)
+    assert await following.end() is None
+    assert following.seen[-1][0] < 100 * 0.5
 
 
 async def test_ids_are_as_the_standard_has_them(clock: Clock, canned: MakeCanned) -> None:
@@ -186,14 +197,66 @@ async def test_nobody_there_is_a_refusal_that_may_pass(clock: Clock, canned: Mak
     assert "no connection to 127.0.0.1" in str(error)
 
 
-async def test_what_brings_something_is_no_failure(clock: Clock, canned: MakeCanned) -> None:
-    """A comment is enough, and so is a proper end; a head alone is not."""
-    nothing, something = stream(ended=False), stream(b":\n\n", ended=False)
+@pytest.mark.parametrize("nothing", ["cut", "ended", "comments", "retry", "no stream"])
+async def test_what_brings_no_event_is_a_failure(clock: Clock, canned: MakeCanned, nothing: str) -> None:
+    """Whatever else comes of it; one event is enough to begin to count anew."""
+    answers = {
+        "cut": stream(ended=False),
+        "ended": stream(),
+        "comments": stream(b":\n\n", b":\n\n"),
+        "retry": stream(b"retry: 1000\n\n"),
+        "no stream": CHUNKED + b"no chunk\r\n",
+    }
+    empty, something = answers[nothing], stream(b"data: a\n\n", ended=False)
     backoff = Backoff(attempts=2, jitter=0)
-    answers = [nothing, something, nothing, stream(), nothing, something, nothing, NO_CONTENT]
-    assert await Following(events(canned(*answers).url, backoff=backoff), clock).end() is None
-    error = await Following(events(canned(something, nothing, nothing).url, backoff=backoff), clock).end()
+    followed = Following(events(canned(empty, something, empty, something, NO_CONTENT).url, backoff=backoff), clock)
+    assert await followed.end() is None
+    assert len(followed.seen) == 2
+    server = canned(something, empty)
+    error = await Following(events(server.url, backoff=backoff), clock).end()
     assert isinstance(error, GaveUp)
+    assert re.search(
+        "2 attempts in a row .* brought nothing, at last: (a response without|the connection|.*chunk)", str(error)
+    )
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("stands", [25, 35])
+async def test_a_connection_that_stood_for_half_a_minute_is_no_failure(
+    clock: Clock, canned: MakeCanned, stands: int
+) -> None:
+    """There may be no news."""
+    ends = [asyncio.Event() for _ in range(4)]
+    server = canned(*[(stream(b":\n\n", ended=False), end) for end in ends], NO_CONTENT)
+    following = Following(events(server.url, backoff=Backoff(attempts=3, jitter=0)), clock)
+    for number, end in enumerate(ends[: 4 if stands > 30 else 3]):
+        for _ in range(100):
+            await clock.advance(0.125)
+            if len(server.requests) > number:
+                break
+        await clock.advance(stands)
+        end.set()
+    assert isinstance(await following.end(), GaveUp) == (stands < 30)
+
+
+async def test_damage_in_the_midst_of_a_stream_is_a_cut(clock: Clock, canned: MakeCanned) -> None:
+    server = canned(
+        stream(b"id: 1\ndata: a\n\n", ended=False) + b"no chunk\r\n",
+        (stream(b"id: 2\ndata: b\n\n", ended=False) + b"3\r\ntoo long\r\n", Then.STAY),
+        stream(b"data: c\n\n"),
+        NO_CONTENT,
+    )
+    following = Following(events(server.url, backoff=EXACTLY), clock)
+    assert await following.end() is None
+    assert [data for _, data in following.seen] == ["a", "b", "c"]
+    assert ids(server) == [None, "1", "2", "2"]
+
+
+async def test_who_speaks_no_http_is_not_asked_again(canned: MakeCanned) -> None:
+    server = canned(b"SSH-2.0-x\r\n\r\n")
+    with pytest.raises(ProtocolError):
+        await anext(events(server.url))
+    assert len(server.requests) == 1
 
 
 async def test_silence_is_a_cut(clock: Clock, canned: MakeCanned) -> None:
@@ -252,7 +315,7 @@ def test_delays_double_up_to_the_longest_and_jitter_only_adds() -> None:
     exact = Backoff(first=1, longest=30, jitter=0)
     assert [exact.delay(1, failures) for failures in (0, 1, 2, 3, 5, 6, 100_000)] == [1, 1, 2, 4, 16, 30, 30]
     assert [exact.delay(60, failures) for failures in (0, 1, 9)] == [60, 60, 60], "the server's wish is never cut short"
-    assert exact.delay(0, 5) == 0
+    assert [exact.delay(0, failures) for failures in (0, 1, 2, 9)] == [0, 0.5, 1, 30], "from 0 nothing would double"
     random.seed(1)
     delays = [Backoff(jitter=0.5).delay(10, 0) for _ in range(100)]
     assert 10 <= min(delays) < 11

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import shutil
 import socket
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import aiohttp.web
 import pytest
@@ -25,13 +27,17 @@ from starlette.routing import Route
 from support import absent
 from test_proxies import nginx
 
-from rawstream import Event, errors, events, fetch
+from rawstream import Backoff, Event, errors, events, fetch
+from rawstream.fields import Headers
 
 pytestmark = pytest.mark.either_loop  # each is tested on one of our loops: theirs is what matters
 
 THIS = "这是".encode()
 PIECES = [b"one ", THIS[:1], THIS[1:], b"[\n"]
 """One of them ends in the middle of a character."""
+
+WHOLE = [b"[1", b",2", b"]"]
+"""What is sent without waiting."""
 
 EVENTS = ["retry: 1\nid: 1\ndata: one\n\n", "id: 2\nevent: tick\ndata: two\ndata: lines\n\n", "id: 3\ndata: 三\n\n"]
 """After the second the connection is cut; the third is for who comes back with the id 2."""
@@ -92,6 +98,9 @@ class Script:
             yield b'\xbf\x99"\n{"n": 1.5'
             await self._wait()
             yield b"}\n"
+        elif path == "/whole":
+            for piece in WHOLE:
+                yield piece
         elif path == "/cut":
             yield b"some"
             await self._wait()
@@ -111,7 +120,7 @@ class Script:
 
 
 @contextlib.asynccontextmanager
-async def on_uvicorn(directory: Path) -> AsyncIterator[int]:
+async def on_uvicorn(http: Literal["h11", "httptools"], directory: Path) -> AsyncIterator[int]:
     script = Script()
 
     async def answer(request: Request) -> Response:
@@ -119,7 +128,7 @@ async def on_uvicorn(directory: Path) -> AsyncIterator[int]:
         return Response(status_code=204) if status == 204 else StreamingResponse(body, status, headers)
 
     app = Starlette(routes=[Route("/{path:path}", answer)])
-    config = uvicorn.Config(app, log_level="critical", lifespan="off", ws="none")
+    config = uvicorn.Config(app, http=http, log_level="critical", lifespan="off", ws="none")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         task = asyncio.create_task(server.serve([listening]))
@@ -137,6 +146,8 @@ async def on_aiohttp(directory: Path) -> AsyncIterator[int]:
     async def answer(request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
         status, headers, body = script.answer(request.path, request.headers.get("Last-Event-ID"))
         response = aiohttp.web.StreamResponse(status=status, headers=headers)
+        if request.headers.get("Accept-Encoding") == "deflate":
+            response.enable_compression()
         await response.prepare(request)
         try:
             async for piece in body:
@@ -168,7 +179,7 @@ async def behind_nginx(directory: Path) -> AsyncIterator[int]:
 NODE = r"""
 import { createServer } from "node:http";
 import { constants, createGzip } from "node:zlib";
-const { pieces, events } = JSON.parse(process.argv[1]);
+const { pieces, whole, events } = JSON.parse(process.argv[1]);
 let go = () => {};
 const waited = () => new Promise((resolve) => { go = resolve; });
 const bytes = (text) => Buffer.from(text, "latin1");
@@ -184,6 +195,7 @@ const bodies = {
     "/gzip": () => each(pieces),
     "/array": () => each(['["\xe8', '\xbf\x99", {"n": 1.5', "}]"]),
     "/lines": () => each(['"\xe8', '\xbf\x99"\n{"n": 1.5', "}\n"]),
+    "/whole": async function* () { yield* whole.map(bytes); },
     "/cut": async function* () { yield* each(["some"]); throw new Error(); },
     "/events": async function* (last) {
         if (!last) {
@@ -202,10 +214,13 @@ createServer(async (request, response) => {
     response.statusCode = last === "3" ? 204 : 200;
     response.setHeader("Content-Type", types[request.url] ?? "application/json");
     gzip && response.setHeader("Content-Encoding", "gzip");
+    const trails = request.url === "/whole" && request.httpVersion === "1.1";
+    trails && response.setHeader("Trailer", "X");
     try {
         for await (const piece of last === "3" ? [] : bodies[request.url](last)) {
             (gzip || response).write(piece);
         }
+        trails && response.addTrailers({ X: "y" });
         (gzip || response).end();
     } catch {
         response.destroy();
@@ -220,6 +235,7 @@ async def on_node(directory: Path) -> AsyncIterator[int]:
     node = shutil.which("node") or absent("node is not installed: `make system-packages` installs it")
     as_characters = {
         "pieces": [piece.decode("latin-1") for piece in PIECES],
+        "whole": [piece.decode("latin-1") for piece in WHOLE],
         "events": [event.encode().decode("latin-1") for event in EVENTS],
     }
     process = await asyncio.create_subprocess_exec(
@@ -235,7 +251,13 @@ async def on_node(directory: Path) -> AsyncIterator[int]:
         assert await process.wait() == 0
 
 
-SERVERS = {"uvicorn": on_uvicorn, "aiohttp": on_aiohttp, "node": on_node, "nginx": behind_nginx}
+SERVERS = {
+    "uvicorn, h11": functools.partial(on_uvicorn, "h11"),
+    "uvicorn, httptools": functools.partial(on_uvicorn, "httptools"),
+    "aiohttp": on_aiohttp,
+    "node": on_node,
+    "nginx": behind_nginx,
+}
 
 
 @pytest.fixture(params=SERVERS)
@@ -296,11 +318,61 @@ async def test_a_body_that_is_cut_is_an_error_after_what_came(server: str) -> No
             await anext(chunks)
 
 
+async def test_the_data_of_events_are_items_up_to_the_cut(server: str) -> None:
+    async with fetch(f"{server}/events") as response:
+        assert response.content_type == "text/event-stream"
+        items = response.items()
+        assert [await anext(items), await anext(items)] == ["one", "two\nlines"]
+        await go(server)
+        with pytest.raises(errors.IncompleteResponse):
+            await anext(items)
+
+
+async def test_http_1_0_has_no_chunks_and_1_1_may_have_trailers(server: str, request: pytest.FixtureRequest) -> None:
+    for version, trailers in (("1.0", Headers()), ("1.1", Headers([("X", "y")]))):
+        async with fetch(f"{server}/whole", http_version=version) as response:
+            assert await response.body() == b"[1,2]"
+            if request.node.callspec.params["server"] == "node":
+                assert response.trailers == trailers
+
+
+async def test_aiohttps_own_compression_is_undone(server: str, request: pytest.FixtureRequest) -> None:
+    """The others have none: then the body comes as it is."""
+    compresses = request.node.callspec.params["server"] in ("aiohttp", "nginx")
+    async with fetch(f"{server}/whole", headers={"Accept-Encoding": "deflate"}) as response:
+        assert response.headers.get("content-encoding") == ("deflate" if compresses else None)
+        assert [item async for item in response.items()] == [1, 2]
+
+
 async def test_events_go_on_after_a_cut_with_the_one_after_the_last(server: str) -> None:
     """And end where the server says that there are no more: 204."""
-    async with events(f"{server}/events") as stream:
+    async with events(f"{server}/events", backoff=Backoff(first=0, jitter=0)) as stream:
         assert await anext(stream) == Event("one", id="1", retry=1)
         assert await anext(stream) == Event("two\nlines", event="tick", id="2")
         await go(server)
         assert await anext(stream) == Event("三", id="3")
         assert [event async for event in stream] == []
+
+
+FILES = """
+upstream nobody { server 127.0.0.1:8000; }
+server {
+    listen 8080;
+    types { application/json json; }
+    location = /file.json { root %s; gzip on; gzip_types application/json; gzip_min_length 1; }
+    location = /moved { return 301 /elsewhere; }
+}
+"""
+
+
+async def test_nginx_alone_with_a_file_and_a_redirect(orderly: None, tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text("[" + "1," * 10_000 + "2]")
+    with nginx(1, tmp_path, FILES % tmp_path) as port:
+        for coding in ("identity", "gzip"):
+            async with fetch(f"http://127.0.0.1:{port}/file.json", headers={"Accept-Encoding": coding}) as response:
+                assert response.headers.get("content-encoding", "identity") == coding
+                assert [item async for item in response.items()] == [1] * 10_000 + [2]
+        with pytest.raises(errors.Redirected, match=r"^301 Moved Permanently ") as raised:
+            async with fetch(f"http://127.0.0.1:{port}/moved"):
+                pass
+        assert raised.value.location.endswith("/elsewhere")
