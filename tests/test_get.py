@@ -8,15 +8,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import io
+import gzip
 import os
 import pty
 import re
+import select
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import tty
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -24,8 +26,9 @@ from typing import Any
 
 import pytest
 import trustme
+from canned import MakeCanned, answer
 from processes import ROOT
-from support import Failures, Served, Serving
+from support import Failures, Served, Serving, until
 
 from rawstream import Event, Request, Response, Stream, Timeouts, cli
 from rawstream.get import add_options
@@ -33,6 +36,7 @@ from rawstream.get import add_options
 pytestmark = pytest.mark.either_loop  # that of the server: `get` has its own
 
 SSE = "text/event-stream"
+PACKED = gzip.compress(b"text", mtime=0)  # the same in each process: it names tests
 
 
 class Output:
@@ -71,6 +75,10 @@ class Output:
         got, self._held = self._held[: len(expected)], self._held[len(expected) :]
         assert got == expected
 
+    async def full(self) -> None:
+        """It holds as much as it can, and nobody reads it."""
+        await until(lambda: not select.select([], [self.other], [], 0)[1])
+
     async def line(self) -> str:
         """The next line, without its end."""
         while b"\n" not in self._held:
@@ -95,7 +103,7 @@ class Getting(Output):
     def __init__(self, arguments: tuple[str, ...], terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(terminal)
         self._stdout = open(self.other, "w")  # noqa: SIM115 - closed when the command has ended
-        self._said = io.StringIO()
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - with a descriptor, as stderr has
         monkeypatch.setattr(sys, "stdout", self._stdout)
         monkeypatch.setattr(sys, "stderr", self._said)
         self._status = asyncio.ensure_future(asyncio.to_thread(self._run, arguments))
@@ -111,7 +119,17 @@ class Getting(Output):
     async def end(self, printed: str = "") -> tuple[int | str | None, str]:
         """It prints this and no more; its exit status, and what it says on stderr."""
         assert await self.rest() == printed
-        return await self._status, self._said.getvalue()
+        return await self.ended()
+
+    async def ended(self) -> tuple[int | str | None, str]:
+        """It ends, whether anybody reads its output or not; its exit status, and what it says on stderr."""
+        status = await self._status
+        self._said.seek(0)
+        return status, self._said.read()
+
+    def close(self) -> None:
+        super().close()
+        self._said.close()
 
 
 Get = Callable[..., Getting]
@@ -267,7 +285,7 @@ async def test_the_head_is_shown_if_it_is_wanted(serving: Serving, get: Get) -> 
         )
 
 
-GUTTER = re.compile(r"^ *(?:[0-9.]+ m?s) +([0-9.]+ k?B|head|end) \| ", re.MULTILINE)
+GUTTER = re.compile(r"^ *(?:[0-9.]+ m?s) +([0-9.]+ (?:Ki)?B|head|end) \| ", re.MULTILINE)
 
 
 async def test_timing_shows_what_came_together_and_says_in_the_end_how_long_it_took(serving: Serving, get: Get) -> None:
@@ -370,7 +388,9 @@ async def test_arguments_that_cannot_be_are_told_in_one_line(get: Get, arguments
         ([":1", "--raw", "--timing"],
          "--raw and --timing exclude each other: one changes nothing, the other writes between"),
         ([":1", "--resume", "-i"],
-         "--resume shows events, from more than one response: --text and --include do not go with it"),
+         "--resume shows events, from more than one response: --text, --raw and --include do not go with it"),
+        ([":1", "--resume", "--raw"],
+         "--resume shows events, from more than one response: --text, --raw and --include do not go with it"),
         ([":1", "-k", "--cacert", "x"],
          "--insecure and --cacert exclude each other: one trusts everybody, the other somebody"),
         ([":1", "-d", "@no/such"], "--data @no/such cannot be read: No such file or directory"),
@@ -470,6 +490,81 @@ async def test_max_time_ends_what_has_no_end(serving: Serving, get: Get) -> None
     await fed.closed.wait()
 
 
+async def endless(request: Request) -> AsyncIterator[str]:
+    """More than anything holds."""
+    while True:
+        yield "x" * 999 + "\n"  # no multiple of what a pipe has room for
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_max_time_ends_it_while_nobody_reads_its_output(serving: Serving, get: Get, terminal: bool) -> None:
+    getting = get("--text", "-m", "0.3", place(await serving(endless)), terminal=terminal)
+    assert await getting.ended() == (5, "rawstream: --max-time of 300 ms was over\n")
+
+
+async def test_a_slow_reader_gets_all_of_it(serving: Serving, get: Get) -> None:
+    body = b"".join(b"%d\n" % number for number in range(200_000))
+
+    async def handler(request: Request) -> Response:
+        return Response(200, [("Content-Type", "text/plain")], body)
+
+    getting = get(place(await serving(handler)))
+    await getting.full()
+    assert await getting.end(body.decode()) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [(["--raw"], PACKED), (["--raw", "--compressed"], PACKED), ([], b"text"), (["--compressed"], b"text")],
+)
+async def test_raw_leaves_a_content_encoding_which_is_undone_else(
+    canned: MakeCanned, get: Get, arguments: list[str], printed: bytes
+) -> None:
+    getting = get(*arguments, canned(answer(PACKED, "Content-Encoding: gzip")).url)
+    await getting.expect(printed)
+    assert await getting.end() == (0, "")
+
+
+async def test_an_encoding_that_is_not_known_can_be_printed_raw_and_is_told_else(canned: MakeCanned, get: Get) -> None:
+    server = canned(answer(b"\x8b\x00brotli", "Content-Encoding: br"))
+    getting = get("--raw", server.url)
+    await getting.expect(b"\x8b\x00brotli")
+    assert await getting.end() == (0, "")
+    assert await get(server.url).end() == (
+        7,
+        "rawstream: the body's Content-Encoding is br, and only gzip and deflate are undone here: "
+        "--raw prints the bytes as they come\n",
+    )
+
+
+async def test_a_body_that_is_not_compressed_as_it_says_is_told_behind_what_was_right(
+    canned: MakeCanned, get: Get
+) -> None:
+    getting = get(canned(answer(PACKED[:-1], "Content-Encoding: gzip")).url)
+    assert await getting.end("text") == (7, "rawstream: the response ends before its gzip does\n")
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "body", "printed"),
+    [
+        ("events", "text/html", b"<p>", ""),
+        ("events", "application/json", b"[1,2]", "1\n2\n"),
+        ("items", "text/html", b"<p>", "<p>"),
+    ],
+)
+async def test_what_was_not_asked_for_is_told(
+    canned: MakeCanned, get: Get, form: str, kind: str, body: bytes, printed: str
+) -> None:
+    getting = get(f"--{form}", canned(answer(body, kind=kind)).url)
+    assert await getting.end(printed) == (0, f"rawstream: no {form} were sent, but {kind}\n")
+
+
+async def test_resume_needs_an_event_stream(canned: MakeCanned, get: Get) -> None:
+    getting = get("--resume", canned(answer(b"<p>", kind="text/html")).url)
+    line = "rawstream: a response of type text/html has no events: those are in text/event-stream\n"
+    assert await getting.end() == (7, line)
+
+
 async def test_resume_goes_on_after_a_cut_until_the_stream_ends(serving: Serving, get: Get, failures: Failures) -> None:
     fed = Fed(format="sse")
     served = await serving(fed, timeouts=Timeouts(linger=0, grace=60))
@@ -516,13 +611,13 @@ async def test_resume_ends_where_there_is_nothing_to_go_on_with(serving: Serving
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
 async def test_output_that_cannot_be_written_is_told(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     served = await serving(Fed(format="sse"))
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         assert await asyncio.to_thread(cli.main, ["get", "-i", place(served)]) == 6
-    assert capsys.readouterr().err == "rawstream: the output cannot be written: No space left on device\n"
+    assert capfd.readouterr().err == "rawstream: the output cannot be written: No space left on device\n"
 
 
 # -- a process of its own ----------------------------------------------------------------------------------------------
@@ -530,13 +625,12 @@ async def test_output_that_cannot_be_written_is_told(
 
 @contextlib.asynccontextmanager
 async def process(output: Output, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python -m rawstream get`, as a user starts it."""
+    """`python -m rawstream get`, as a user starts it. Who reads its output to the end lets go of `output.other`."""
     running = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "rawstream", "get", *arguments,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "TERM": "xterm"},
         stdin=subprocess.DEVNULL, stdout=output.other, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    os.close(output.other)
     try:
         yield running
     finally:
@@ -552,17 +646,30 @@ async def ended(running: asyncio.subprocess.Process) -> tuple[int, str]:
     return running.returncode, said.decode()
 
 
-async def test_ctrl_c_ends_it_without_a_word(serving: Serving) -> None:
+async def test_ctrl_c_ends_it_by_its_signal_without_a_word(serving: Serving) -> None:
     fed = Fed(format="text")
     served = await serving(fed)
     output = Output(terminal=True)
     async with process(output, place(served)) as running:
         fed.feed("typed")
         await output.expect("typed")
+        os.close(output.other)
         running.send_signal(signal.SIGINT)
         assert await output.rest() == "\n"
-        assert await ended(running) == (130, "")
+        assert await ended(running) == (-signal.SIGINT, ""), "what a shell calls 130, and ends its loops for"
     await fed.closed.wait()
+    output.close()
+
+
+async def test_ctrl_c_ends_it_while_nobody_reads_its_output(serving: Serving) -> None:
+    """As when `less` shows the first page and is not asked for another."""
+    served = await serving(endless)
+    output = Output(terminal=False)
+    async with process(output, place(served)) as running:
+        await output.full()
+        running.send_signal(signal.SIGINT)
+        assert await ended(running) == (-signal.SIGINT, "")
+    os.close(output.other)
     output.close()
 
 
@@ -574,6 +681,7 @@ async def test_it_ends_with_its_reader_and_not_only_when_there_is_more(serving: 
     async with process(output, place(served)) as running:
         fed.feed("one\n")
         await output.expect("one\n")
+        os.close(output.other)
         output.close()
         assert await ended(running) == (141, "")
     await fed.closed.wait()
@@ -593,4 +701,4 @@ def test_the_page_names_every_option_and_every_exit_status() -> None:
     assert all(re.search(rf"\b{status} ", parser.epilog or "") for status in EXIT_STATUSES)
 
 
-EXIT_STATUSES = [0, 1, 2, 3, 4, 5, 6, 130, 141]
+EXIT_STATUSES = [0, 1, 2, 3, 4, 5, 6, 7, 130, 141]

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawstream.get.views import Data, Events, Gutter, Json, Lines, Style, Text, View, duration, size
+from rawstream.errors import StreamFailed
+from rawstream.get.views import Data, Events, Gutter, Json, Lines, Text, View
+from rawstream.terminal import Style
 
 PLAIN = Style()
 TERMINAL = Style(safe=True)
@@ -150,6 +152,12 @@ def test_the_data_of_events_may_stand_alone() -> None:
     assert in_all_ways(lambda: Data(TERMINAL), EVENTS) == "{}\ntwo\nlines\n"
 
 
+def test_what_came_before_a_failure_is_shown_also_if_it_came_together_with_it() -> None:
+    view = Data(TERMINAL)
+    assert view.feed(b'data: one\n\nevent: stream-error\ndata: {"error":"no"}\n\n') == "one\n"
+    assert isinstance(view.failed, StreamFailed)
+
+
 def test_names_are_coloured_and_so_is_an_error() -> None:
     assert shown(Events(COLOURED), b"event: tick\nid: 1\ndata: x\n\n", b"event: stream-error\ndata: y\n\n") == [
         "\x1b[1;36mtick\x1b[0m \x1b[2m#1\x1b[0m x\n", "\x1b[1;31mstream-error\x1b[0m y\n", "",
@@ -167,51 +175,48 @@ def test_a_terminal_gets_no_control_characters_from_any_field_of_an_event() -> N
 # -- the gutter --------------------------------------------------------------------------------------------------------
 
 
+def beside(gutter: Gutter, *parts: bytes, when: float) -> str:
+    """What stands there once a piece has come, of which these are the parts."""
+    return "".join(gutter.feed(parts, sum(map(len, parts)), when))
+
+
 def test_the_gutter_tells_how_long_each_piece_was_waited_for_and_its_size() -> None:
     gutter = Gutter(Events(TERMINAL), TERMINAL, began=100.0)
     assert gutter.head("HTTP/1.1 200 OK\nA: b\n", 100.0021) == (
         "  2.1 ms     head | HTTP/1.1 200 OK\n"
         "                  | A: b\n"
     )  # fmt: skip
-    assert gutter.feed(b"data: one\n\ndata: two\ndata: lines\n\ndata: th", 100.5031) == (
+    assert beside(gutter, b"data: one\n\ndata: two\ndata: lines\n\ndata: th", when=100.5031) == (
         "  501 ms     42 B | one\n"
         "                  | two\n"
         "                  |   lines\n"
     )  # fmt: skip
-    assert gutter.feed(b"ree", 103.0031) == "  2.50 s      3 B | ...\n"
-    assert gutter.feed(b"\n\n", 103.0031) == "  0.0 ms      2 B | three\n"
+    assert beside(gutter, b"ree", when=103.0031) == "  2.50 s      3 B | ...\n"
+    assert beside(gutter, b"\n\n", when=103.0031) == "  0.0 ms      2 B | three\n"
     assert gutter.end(104.0) == ""
     assert gutter.summary() == "3 pieces, 47 B in 4.00 s; longest wait 2.50 s"
 
 
+def test_a_piece_has_one_time_and_its_own_size_however_much_it_unpacks_to() -> None:
+    gutter = Gutter(Lines(TERMINAL), TERMINAL, began=0)
+    assert "".join(gutter.feed((b"one\ntw", b"o", b"\nthree\n"), 5, 0.2)) == (
+        "  200 ms      5 B | one\n"
+        "                  | two\n"
+        "                  | three\n"
+    )  # fmt: skip
+    assert "".join(gutter.feed((), 3, 0.2)) == "  0.0 ms      3 B | ...\n"
+    assert gutter.summary() == "2 pieces, 8 B in 200 ms; longest wait 200 ms"
+
+
 def test_the_gutter_shows_what_the_end_leaves() -> None:
     gutter = Gutter(Lines(TERMINAL), TERMINAL, began=0)
-    assert gutter.feed(b"cut", 0.2) == "  200 ms      3 B | ...\n"
+    assert beside(gutter, b"cut", when=0.2) == "  200 ms      3 B | ...\n"
     assert gutter.end(0.5) == "  300 ms      end | cut\n"
     assert gutter.summary() == "1 piece, 3 B in 500 ms; longest wait 200 ms"
 
 
 @pytest.mark.parametrize(("waited", "colour"), [(0.0, "2"), (0.2, "32"), (5.0, "33")])
 def test_a_wait_has_the_colour_of_its_length(waited: float, colour: str) -> None:
-    told = Gutter(Text(COLOURED), COLOURED, began=0).feed(b"x", waited)
+    told = beside(Gutter(Text(COLOURED), COLOURED, began=0), b"x", when=waited)
     assert told.startswith(f"\x1b[{colour}m")
     assert told.endswith(" \x1b[2m|\x1b[0m x\n")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0.0 ms"), (0.0995, "100 ms"), (0.099, "99.0 ms"), (0.9994, "999 ms"), (0.9996, "1.00 s"), (99.99, "99.99 s"),
-     (100, "100 s"), (86400, "86400 s")],
-)  # fmt: skip
-def test_durations_read_well(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-    assert len(text) <= 8
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (16384, "16.4 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"),
-     (5 * 10**9, "5.0 GB"), (5 * 10**12, "5000.0 GB")],
-)  # fmt: skip
-def test_sizes_read_well(count: int, text: str) -> None:
-    assert size(count) == text

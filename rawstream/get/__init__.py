@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
-import re
+import signal
 import ssl
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rawstream import sse
 from rawstream.client import Backoff, ClientTimeouts, events, fetch
-from rawstream.errors import LocalError, RemoteError, StatusError
+from rawstream.errors import ContentError, LocalError, RemoteError, StatusError
+from rawstream.terminal import Style, duration, header, seconds, url
 
-from .screen import Output, Screen, say
-from .views import duration
+from .output import Messages, Output, opened
+from .screen import Screen
 
 EPILOG = """\
 what is shown
   On a terminal, what Content-Type says: an event of text/event-stream on a line (name, #id, data), an item of a JSON
   array or of JSON lines on a line, all else as text, as it comes. Control characters are shown as \\x1b. Colours are
-  left out if NO_COLOR is set. To a pipe or a file go the bytes as they are, unless an option says otherwise.
+  left out if NO_COLOR is set. To a pipe or a file go the bytes as they are, unless an option says otherwise. gzip and
+  deflate are undone in each case but --raw.
 
 what -d sends
   A body makes the method POST. If it is JSON it is sent as application/json, else as a form
@@ -44,12 +47,15 @@ exit status
   0 the stream came to its end        3 there was no answer: no such host, refused, TLS, no HTTP
   1 the answer's status is not 2xx    4 the stream was cut before its end
   2 the command is wrong              5 --max-time was over
-  6 the output cannot be written, as on a full disk; 130 after Ctrl-C, 141 when nobody reads the output any more
+  6 the output cannot be written, as on a full disk
+  7 the body cannot be read: it is no event stream (--resume), or is compressed in a way that is not known here
+  130 after Ctrl-C (by its signal)    141 nobody reads the output any more
 
   A redirect is not followed; proxies of the environment are not used.
 """
 
-ENDED, REFUSED, WRONG, UNANSWERED, CUT, TIMED_OUT, UNWRITTEN, INTERRUPTED, UNREAD = 0, 1, 2, 3, 4, 5, 6, 130, 141
+ENDED, REFUSED, WRONG, UNANSWERED, CUT, TIMED_OUT, UNWRITTEN, UNREADABLE = range(8)
+INTERRUPTED, UNREAD = 130, 141  # as a shell says it of who was ended by SIGINT, by SIGPIPE
 
 _ACCEPT = {
     "events": "text/event-stream",
@@ -65,11 +71,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Everything that `get` may be told."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
-    parser.add_argument("url", type=_url, metavar="URL", help="http:// if it has no scheme; :8000/clock is localhost")
+    parser.add_argument("url", type=url, metavar="URL", help="http:// if it has no scheme; :8000/clock is localhost")
     ask = parser.add_argument_group("what to ask for")
     ask.add_argument("-X", "--request", metavar="METHOD", help="default: GET, and POST with -d")
     ask.add_argument(
-        "-H", "--header", type=_header, action="append", default=[], metavar="NAME:VALUE", help="may be repeated"
+        "-H", "--header", type=header, action="append", default=[], metavar="NAME:VALUE", help="may be repeated"
     )
     ask.add_argument(
         "-d", "--data", action="append", default=[], metavar="DATA", help="a body; @FILE, and @- for stdin"
@@ -84,46 +90,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("events", "server-sent events, one on a line; asks for them"),
         ("items", "the items alone, one on a line, also from events; asks for JSON lines"),
         ("text", "text as it comes; asks for it"),
-        ("raw", "the bytes as they come, to a terminal too"),
+        ("raw", "the bytes as they come, compressed or not, to a terminal too"),
     ):
         form.add_argument(f"--{name}", action="store_const", const=name, dest="form", help=what)
-    look.add_argument("--timing", action="store_true", help="how long each chunk was waited for, and its size")
+    look.add_argument(
+        "--timing", action="store_true", help="how long each chunk was waited for, and its size on the wire"
+    )
     look.add_argument("-i", "--include", action="store_true", help="the response's head too")
     reach = parser.add_argument_group("how to get there")
     reach.add_argument("--unix-socket", metavar="PATH", help="connect to this, and not to the URL's host")
     reach.add_argument("-k", "--insecure", action="store_true", help="take any certificate")
     reach.add_argument("--cacert", metavar="FILE", help="trust what this authority signed (PEM)")
-    reach.add_argument("-m", "--max-time", type=_seconds, metavar="SECONDS", help="for all of it (default: no limit)")
-
-
-def _url(text: str) -> str:
-    if re.match(r"https?://", text, re.IGNORECASE):
-        return text
-    if scheme := re.match(r"([a-z][a-z0-9+.-]*)://", text, re.IGNORECASE):
-        raise argparse.ArgumentTypeError(f"a URL begins with http:// or https://, not {scheme[0]}")
-    return f"http://localhost{text}" if text.startswith((":", "/")) else f"http://{text}"
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise argparse.ArgumentTypeError(f'a header is "Name: value", not {text!r}')
-    return name.strip(), value.strip()
-
-
-def _seconds(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < (seconds := float(text)) < float("inf"):
-            return seconds
-    raise argparse.ArgumentTypeError(f"a time is a number of seconds above 0, not {text!r}")
+    reach.add_argument("-m", "--max-time", type=seconds, metavar="SECONDS", help="for all of it (default: no limit)")
 
 
 def _wrong(options: argparse.Namespace) -> str | None:
     """What does not go together."""
     if options.form == "raw" and options.timing:
         return "--raw and --timing exclude each other: one changes nothing, the other writes between"
-    if options.resume and (options.form == "text" or options.include):
-        return "--resume shows events, from more than one response: --text and --include do not go with it"
+    if options.resume and (options.form in ("text", "raw") or options.include):
+        return "--resume shows events, from more than one response: --text, --raw and --include do not go with it"
     if options.insecure and options.cacert:
         return "--insecure and --cacert exclude each other: one trusts everybody, the other somebody"
     return None
@@ -187,81 +173,119 @@ def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the stream; returns the exit status, which --help explains."""
+    """Print the stream; returns the exit status, which --help explains. After Ctrl-C, it does not return."""
+    messages = Messages(sys.stderr)
     if sys.stdout is None:  # by `>&-`; and a socket may have its number
-        return _failed("there is no standard output: it is closed", WRONG)
+        return _failed(messages, "there is no standard output: it is closed", WRONG)
     if wrong := _wrong(options):
-        return _failed(wrong, WRONG)
+        return _failed(messages, wrong, WRONG)
     try:
-        return asyncio.run(_get(options, _arguments(options)))
+        return asyncio.run(_get(options, _arguments(options), messages))
     except LocalError as exc:
-        return _failed(str(exc), WRONG)
+        return _failed(messages, str(exc), WRONG)
     except KeyboardInterrupt:
+        # By the signal, and not with status 130: only then does a shell end its loop, as `for` or `while` (wait(2)).
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
         return INTERRUPTED
     except BrokenPipeError:
         return UNREAD
     except OSError as exc:
-        return _failed(f"the output cannot be written: {exc.strerror}", UNWRITTEN)
+        return _failed(messages, f"the output cannot be written: {exc.strerror}", UNWRITTEN)
 
 
-def _failed(text: str, status: int) -> int:
-    say(text)
+def _failed(messages: Messages, text: str, status: int) -> int:
+    messages.offer(text)
     return status
 
 
-async def _get(options: argparse.Namespace, arguments: dict[str, Any]) -> int:
-    output = Output(sys.stdout.fileno())
-    screen = Screen(options, output)
-    reading = _resumed if options.resume else _once
-    try:
-        with output.watched():
-            async with asyncio.timeout(options.max_time):
-                status = await reading(options, arguments, screen)
-    except TimeoutError:
-        screen.end()
-        return _failed(f"--max-time of {duration(options.max_time)} was over", TIMED_OUT)
-    except asyncio.CancelledError:
-        if output.unread:
-            return UNREAD
-        screen.end()
-        raise
-    except StatusError as exc:
-        screen.end()
-        return _failed(str(exc), REFUSED)
-    except RemoteError as exc:
-        screen.end()
-        return _failed(str(exc), CUT if screen.begun else UNANSWERED)
-    screen.end()
-    return status
+async def _get(options: argparse.Namespace, arguments: dict[str, Any], messages: Messages) -> int:
+    with opened(sys.stdout) as output:
+        return await _Get(options, arguments, output, messages).run()
 
 
-async def _once(options: argparse.Namespace, arguments: dict[str, Any], screen: Screen) -> int:
-    async with fetch(options.url, check=False, **arguments) as response:
-        screen.head(response)
-        status = ENDED
-        if not 200 <= response.status < 300:
-            to = response.headers.get("location") if response.status < 400 else None
-            more = f", to {to}: a redirect is not followed" if to else ""
-            status = _failed(f"{response.status} {response.reason}{more}", REFUSED)
-        async for piece in response.chunks():
-            screen.piece(piece)
-    return status
+class _Get:
+    """One stream that is printed."""
+
+    def __init__(
+        self, options: argparse.Namespace, arguments: dict[str, Any], output: Output, messages: Messages
+    ) -> None:
+        self._options, self._arguments = options, arguments
+        self._output, self._messages = output, messages
+        self._screen = Screen(options, Style.of(sys.stdout))
+
+    async def run(self) -> int:
+        """Print it to its end, or as long as it may take; returns the exit status."""
+        limit = self._options.max_time
+        try:
+            async with asyncio.timeout(limit):
+                with self._output.watched():
+                    return await self._to_the_end()
+        except TimeoutError:
+            self._break_off()
+            return _failed(self._messages, f"--max-time of {duration(limit)} was over", TIMED_OUT)
+        except asyncio.CancelledError:
+            if self._output.unread:
+                return UNREAD
+            self._break_off()
+            raise
+
+    def _break_off(self) -> None:
+        """What is left is shown, so far as nobody has to be waited for."""
+        self._output.offer(self._screen.end(time.monotonic()))
+        self._messages.offer(self._screen.summary())
+
+    async def _to_the_end(self) -> int:
+        told = ""
+        try:
+            status = await (self._resumed() if self._options.resume else self._once())
+        except StatusError as exc:
+            status, told = REFUSED, str(exc)
+        except ContentError as exc:
+            status, told = UNREADABLE, str(exc)
+        except RemoteError as exc:
+            status, told = CUT if self._screen.begun else UNANSWERED, str(exc)
+        await self._output.write(self._screen.end(time.monotonic()))
+        await self._messages.say(self._screen.summary())
+        await self._messages.say(told)
+        return status
+
+    async def _once(self) -> int:
+        screen, status = self._screen, ENDED
+        async with fetch(self._options.url, check=False, **self._arguments) as response:
+            if not 200 <= response.status < 300:
+                to = response.headers.get("location") if response.status < 400 else None
+                more = f", to {to}: a redirect is not followed" if to else ""
+                await self._messages.say(f"{response.status} {response.reason}{more}")
+                status = REFUSED
+            await self._output.write(screen.head(response))
+            await self._messages.say(screen.doubt)
+            async for arrival in response.arrivals():
+                for data in screen.arrival(arrival):
+                    await self._output.write(data)
+            screen.complete()
+        return status
+
+    async def _resumed(self) -> int:
+        arguments = dict(self._arguments)
+        last = [value for name, value in arguments["headers"] if name.lower() == "last-event-id"]
+        arguments["headers"] = [pair for pair in arguments["headers"] if pair[0].lower() != "last-event-id"]
+        arguments["last_event_id"] = last[-1].encode("latin-1").decode("utf-8", "replace") if last else ""
+        began = time.monotonic()
+        async with events(self._options.url, backoff=_Telling(tell=self._messages.offer), **arguments) as stream:
+            async for event in stream:
+                for data in self._screen.event(event, began, time.monotonic()):
+                    await self._output.write(data)
+        return ENDED
 
 
-async def _resumed(options: argparse.Namespace, arguments: dict[str, Any], screen: Screen) -> int:
-    last = [value for name, value in arguments["headers"] if name.lower() == "last-event-id"]
-    arguments["headers"] = [pair for pair in arguments["headers"] if pair[0].lower() != "last-event-id"]
-    begin = last[-1] if last else ""
-    async with events(options.url, last_event_id=begin, backoff=_Telling(), **arguments) as stream:
-        async for event in stream:
-            screen.piece(sse.encode(event))
-    return ENDED
-
-
+@dataclass(frozen=True, kw_only=True)
 class _Telling(Backoff):
     """The usual times to wait, of which the user is told."""
 
+    tell: Callable[[str], None]
+
     def delay(self, first: float, failures: int) -> float:
         delay = super().delay(first, failures)
-        say(f"{f'no answer ({failures})' if failures else 'the connection ended'}: again in {duration(delay)}")
+        self.tell(f"{f'no answer ({failures})' if failures else 'the connection ended'}: again in {duration(delay)}")
         return delay

@@ -1,92 +1,52 @@
-"""What the user of `get` sees: where it is written, and in which view, as the options and the answer have it."""
+"""What the user of `get` sees of an answer, in the view that the options and the answer ask for. No I/O."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
-import os
 import re
-import select
-import stat
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from rawstream.client import ClientResponse
-from rawstream.fetched import JSON_LINES
+from rawstream import sse
+from rawstream.errors import ContentError
+from rawstream.fetched import JSON_LINES, ClientResponse
+from rawstream.incoming import Arrival
+from rawstream.inflate import Identity, Unpack, unpack
+from rawstream.terminal import BOLD, CYAN, DIM, Style
 
-from .views import BOLD, CYAN, DIM, Data, Events, Gutter, Json, Lines, Style, Text, View
-
-
-def say(text: str) -> None:
-    """One line on stderr."""
-    if sys.stderr is None:  # by `2>&-`
-        return
-    line = Style(safe=sys.stderr.isatty()).clean(" ".join(text.split()))
-    with contextlib.suppress(OSError):  # nobody may read it
-        print(f"rawstream: {line}", file=sys.stderr, flush=True)
-
-
-class Output:
-    """A descriptor that is written to at once: nothing is gathered."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.is_terminal = os.isatty(descriptor)
-        self.unread = False
-        """Whether it is a pipe whose reader has gone."""
-
-    def write(self, data: bytes) -> None:
-        """Write all of it; a slow reader is waited for, and the server with it. Raises BrokenPipeError."""
-        while data:
-            try:
-                data = data[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # whoever gave it to us made it so
-                select.select([], [self._descriptor], [])
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """Cancel the current task when nobody reads any more, as `head -1`: not only at the next write."""
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
-        assert task is not None
-
-        def gone() -> None:
-            loop.remove_reader(self._descriptor)
-            self.unread = True
-            task.cancel()
-
-        if stat.S_ISFIFO(os.fstat(self._descriptor).st_mode):
-            loop.add_reader(self._descriptor, gone)  # of the writing end, this tells an error, and nothing else
-        try:
-            yield
-        finally:
-            loop.remove_reader(self._descriptor)
+from .views import Data, Events, Gutter, Json, Lines, Text, View
 
 
 class Screen:
-    """What the user sees of it, in the way that was asked for."""
+    """Makes the bytes that are written of what comes."""
 
-    def __init__(self, options: argparse.Namespace, output: Output) -> None:
-        self._options, self._output = options, output
-        environment = os.environ
-        plain = environment.get("NO_COLOR") or environment.get("TERM") == "dumb"
-        self._style = Style(colours=output.is_terminal and not plain, safe=output.is_terminal)
-        self._began = time.monotonic()
-        self._view: View | None = None
+    def __init__(self, options: argparse.Namespace, style: Style) -> None:
+        self._options = options
+        self._style = style
+        self._content: Unpack = Identity()
+        self._view: View | None = None  # None: the bytes as they are
         self._gutter: Gutter | None = None
         self._amid_line = False
         self.begun = False
         """Whether there was an answer."""
+        self.doubt = ""
+        """What is odd about it, if the server sends something else than was asked for."""
 
-    def head(self, response: ClientResponse) -> None:
-        """The answer has begun: how it is shown is settled, and its head is shown if that is wanted."""
+    def head(self, response: ClientResponse) -> bytes:
+        """The answer has begun: how it is shown is settled. Returns its head, if that is wanted.
+
+        Raises ContentError for a Content-Encoding that we do not know.
+        """
         form = self._options.form if 200 <= response.status < 300 or self._options.form == "raw" else None
         charset = re.search(r'charset="?([^\s;"]+)', response.headers.get("content-type", ""), re.IGNORECASE)
-        self._begin(form, response.content_type, charset[1] if charset else "utf-8")
-        if self._options.include:
-            text = self._head(response)
-            self._write(self._gutter.head(text, response.head_at) if self._gutter else text + "\n")
+        self._begin(form, response.content_type, charset[1] if charset else "utf-8", response.began)
+        if form != "raw":
+            self._content = _content(response)
+        if not _fits(form, response.content_type):
+            self.doubt = f"no {form} were sent, but {response.content_type or 'something without a Content-Type'}"
+        if not self._options.include:
+            return b""
+        text = self._head(response)
+        return self._bytes(self._gutter.head(text, response.head_at) if self._gutter else text + "\n")
 
     def _head(self, response: ClientResponse) -> str:
         style = self._style
@@ -96,46 +56,86 @@ class Screen:
         )
         return f"HTTP/{response.http_version} {code}\n" + "".join(fields)
 
-    def _begin(self, form: str | None, content_type: str, charset: str) -> None:
+    def _begin(self, form: str | None, content_type: str, charset: str, began: float) -> None:
         self.begun = True
-        if form == "raw" or (form is None and not self._output.is_terminal and not self._options.timing):
+        if form == "raw" or (form is None and not self._style.safe and not self._options.timing):
             return
         self._view = _view(form, content_type, charset, self._style)
         if self._options.timing:
-            self._gutter = Gutter(self._view, self._style, self._began)
+            self._gutter = Gutter(self._view, self._style, began)
 
-    def piece(self, data: bytes) -> None:
-        """A piece of the body, or an event of a stream that is resumed."""
+    def arrival(self, arrival: Arrival) -> Iterator[bytes]:
+        """What has come. Raises ContentError where it is not what the head says, StreamFailed where it says so."""
+        # Without a gutter nobody sees the chunks, and many small ones would cost a write each.
+        for piece in arrival.pieces if self._gutter else [b"".join(arrival.pieces)]:
+            yield from self._piece(self._content.feed(piece), len(piece), arrival.time)
+
+    def event(self, event: sse.Event, began: float, when: float) -> Iterator[bytes]:
+        """An event of a stream that is resumed, which `began` and has come, in seconds."""
         if not self.begun:
-            self._begin(self._options.form, "text/event-stream", "utf-8")
-        if self._gutter is not None:
-            self._write(self._gutter.feed(data, time.monotonic()))
-        elif self._view is not None:
-            self._write(self._view.feed(data))
-        else:
-            self._output.write(data)
+            self._begin(self._options.form, "text/event-stream", "utf-8", began)
+        data = sse.encode(event)
+        yield from self._piece((data,), len(data), when)
 
-    def end(self) -> None:
-        """No more comes: what is left is shown, and the prompt begins on a line of its own."""
-        if self._gutter is not None:
-            self._write(self._gutter.end(time.monotonic()))
-            say(self._gutter.summary())
-        elif self._view is not None:
-            self._write(self._view.end())
-        if self._amid_line and self._output.is_terminal:
-            self._write("\n")
-        self._view = self._gutter = None
+    def _piece(self, parts: Iterable[bytes], count: int, when: float) -> Iterator[bytes]:
+        if (view := self._view) is None:
+            yield from parts
+            return
+        for text in self._gutter.feed(parts, count, when) if self._gutter else map(view.feed, parts):
+            yield self._bytes(text)
+        if view.failed is not None:
+            raise view.failed
 
-    def _write(self, text: str) -> None:
+    def complete(self) -> None:
+        """The body is here, to its end. Raises ContentError if it is not complete as its Content-Encoding has it."""
+        self._content.end()
+
+    def end(self, when: float) -> bytes:
+        """No more comes: what is left is shown, and on a terminal the prompt begins on a line of its own."""
+        rest = b""
+        if self._view is not None:
+            rest = self._bytes(self._gutter.end(when) if self._gutter else self._view.end())
+        newline = b"\n" if self._amid_line and self._style.safe else b""
+        self._view, self._amid_line = None, False
+        return rest + newline
+
+    def summary(self) -> str:
+        """All of it in one line, if the times were asked for."""
+        return self._gutter.summary() if self._gutter else ""
+
+    def _bytes(self, text: str) -> bytes:
         if text:
             self._amid_line = not text.endswith("\n")
-            self._output.write(text.encode("utf-8", "backslashreplace"))
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type == "application/json" or content_type.endswith("+json")
+
+
+def _fits(form: str | None, content_type: str) -> bool:
+    """Whether this is what the form asks for."""
+    is_events = content_type == "text/event-stream"
+    if form == "items":
+        return is_events or content_type in JSON_LINES or _is_json(content_type)
+    return is_events or form != "events"
+
+
+def _content(response: ClientResponse) -> Unpack:
+    coding = response.headers.get("content-encoding", "")
+    try:
+        return unpack(coding)
+    except ContentError as exc:
+        raise ContentError(
+            f"the body's Content-Encoding is {coding[:40]}, and only gzip and deflate are undone here: "
+            "--raw prints the bytes as they come"
+        ) from exc
 
 
 def _view(form: str | None, content_type: str, charset: str, style: Style) -> View:
     """The way to show a body of this type, if this form is asked for. JSON is UTF-8 (RFC 8259 section 8.1)."""
     is_lines = content_type in JSON_LINES
-    is_json = content_type == "application/json" or content_type.endswith("+json")
+    is_json = _is_json(content_type)
     is_events = content_type == "text/event-stream"
     if form == "text":
         return Text(style, charset)

@@ -9,43 +9,21 @@ from __future__ import annotations
 import codecs
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+from rawstream.errors import StreamFailed
 from rawstream.items import EventData
+from rawstream.json_array import Elements
 from rawstream.sse import Decoder, Event
-
-BOLD, DIM, RED, GREEN, YELLOW, CYAN = "1", "2", "31", "32", "33", "36"
-"""What SGR (ECMA-48 section 8.3.117) calls them."""
-
-# All that a terminal may take for a command (C0 but for tab and line feed, DEL, C1), and Unicode's bidirectional
-# formatting characters, which turn the order of letters round, so that a text looks like another one.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """What may be done to the text: `colours`; `safe`, for a terminal, shows control characters as `\\x1b`."""
-
-    colours: bool = False
-    safe: bool = False
-
-    def paint(self, text: str, *codes: str) -> str:
-        """The text in these colours."""
-        return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if self.colours and text else text
-
-    def clean(self, text: str) -> str:
-        """What a server sent, so that it cannot move the cursor, name the window or fill the clipboard."""
-        return _CONTROLS.sub(self._escaped, text) if self.safe else text
-
-    def _escaped(self, match: re.Match[str]) -> str:
-        code = ord(match[0])
-        return self.paint(f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}", RED)
+from rawstream.terminal import BOLD, CYAN, DIM, GREEN, RED, YELLOW, Style, duration, size
 
 
 class View(Protocol):
     """One way to show a body."""
+
+    failed: StreamFailed | None = None
+    """What a server told of its stream's failure. Nothing is shown of what comes behind."""
 
     def feed(self, data: bytes) -> str:
         """What can be shown once this piece has come."""
@@ -125,7 +103,7 @@ class Json(View):
     def __init__(self, style: Style, charset: str = "utf-8") -> None:
         self._style = style
         self._characters = _Characters(charset)
-        self._elements = _Elements()
+        self._elements = Elements()
         self._shown: Callable[[str], str] = self._begun
 
     def feed(self, data: bytes) -> str:
@@ -146,7 +124,6 @@ class Json(View):
         return "".join(self._style.clean(_on_one_line(item)) for item in self._elements.feed(text))
 
 
-_MARK = re.compile(r'["\\\[\]{},]')
 _STRING_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*")|\s+')
 
 
@@ -155,51 +132,6 @@ def _on_one_line(item: str) -> str:
     if "\n" in item:
         item = _STRING_OR_SPACE.sub(lambda match: match[1] or "", item)
     return item + "\n" if item else ""
-
-
-class _Elements:
-    """The elements of an array's text, of which the "[" is gone: each as it stands there, in linear time.
-
-    One ends with its last quotation mark or bracket, without waiting for the comma; a number or a word has to wait.
-    Blank ones come out where a comma follows.
-    """
-
-    def __init__(self) -> None:
-        self._pieces: list[str] = []  # of an element whose end has not come
-        self._depth = 1
-        self._in_string = False
-        self._escaped = -1  # the place in the text to come of a character that has a backslash before it
-
-    def feed(self, text: str) -> Iterator[str]:
-        """The elements that end in this piece."""
-        begin = 0
-        for match in _MARK.finditer(text):
-            mark, place = match[0], match.start()
-            if place == self._escaped:
-                continue
-            if self._in_string and mark == "\\":
-                self._escaped = place + 1
-            elif mark == '"':
-                self._in_string = not self._in_string
-            elif not self._in_string:
-                self._depth += (mark in "[{") - (mark in "]}")
-            if self._depth == 1 and not self._in_string and mark in '"]},':
-                end = place if mark == "," else match.end()
-                self._pieces.append(text[begin:end])
-                yield self.end()
-                begin = match.end()
-            elif self._depth == 0:
-                self._pieces.append(text[begin:place])
-                yield self.end()
-                begin = match.end()
-        self._escaped = self._escaped - len(text) if self._escaped >= len(text) else -1
-        self._pieces.append(text[begin:])
-
-    def end(self) -> str:
-        """What there is of the element whose end has not come."""
-        item = "".join(self._pieces)
-        self._pieces.clear()
-        return item
 
 
 # -- events ------------------------------------------------------------------------------------------------------------
@@ -233,17 +165,19 @@ class Events(View):
 
 
 class Data(View):
-    """The data of each server-sent event, and nothing else of it. Our own server's `stream-end` and such are no items.
-
-    Raises StreamFailed for its `stream-error`.
-    """
+    """The data of each server-sent event alone. Our own server's `stream-end` and such are no items."""
 
     def __init__(self, style: Style) -> None:
         self._style = style
         self._data = EventData(sys.maxsize)
 
     def feed(self, data: bytes) -> str:
-        return "".join(self._style.clean(text) + "\n" for text in self._data.feed(data))
+        lines: list[str] = []
+        try:
+            lines.extend(self._style.clean(text) + "\n" for text in self._data.feed(data))
+        except StreamFailed as exc:
+            self.failed = exc
+        return "".join(lines)
 
     def end(self) -> str:
         return ""
@@ -260,55 +194,50 @@ class Gutter:
         self._last = began
         self._began = began
         self._longest = 0.0
+        self._bar = style.paint("|", DIM)
+        self._blank = f"{'':17} {self._bar} "
         self.pieces = self.bytes = 0
 
-    def feed(self, data: bytes, now: float) -> str:
-        """A piece that came at `now`, in seconds. Where nothing of it can be shown yet, three dots say so."""
-        waited, self._last = now - self._last, now
+    def feed(self, parts: Iterable[bytes], count: int, when: float) -> Iterator[str]:
+        """A piece of `count` bytes that came at `when`, in seconds, and the parts that it unpacks to.
+
+        Where nothing of it can be shown yet, three dots say so."""
+        waited = self._waited(when)
         self._longest = max(self._longest, waited)
         self.pieces += 1
-        self.bytes += len(data)
-        return self._beside(waited, size(len(data)), self._view.feed(data) or self._style.paint("...", DIM))
+        self.bytes += count
+        told = first = self._told(waited, size(count))
+        for part in parts:
+            if text := self._view.feed(part):
+                yield self._beside(told, text)
+                told = self._blank
+        if told is first:
+            yield self._beside(told, self._style.paint("...", DIM))
 
-    def head(self, text: str, now: float) -> str:
-        """The response's head, which came at `now`."""
-        waited, self._last = now - self._last, now
-        return self._beside(waited, "head", text)
+    def head(self, text: str, when: float) -> str:
+        """The response's head, which came at `when`."""
+        return self._beside(self._told(self._waited(when), "head"), text)
 
-    def end(self, now: float) -> str:
+    def end(self, when: float) -> str:
         """What is left, now that no more comes."""
-        waited, self._last = now - self._last, now
+        waited = self._waited(when)
         text = self._view.end()
-        return self._beside(waited, "end", text) if text else ""
+        return self._beside(self._told(waited, "end"), text) if text else ""
 
-    def _beside(self, waited: float, what: str, text: str) -> str:
+    def _waited(self, when: float) -> float:
+        waited, self._last = max(0.0, when - self._last), max(when, self._last)
+        return waited
+
+    def _told(self, waited: float, what: str) -> str:
         colour = DIM if waited < 0.01 else GREEN if waited < 1 else YELLOW
-        bar = self._style.paint("|", DIM)
-        told = f"{self._style.paint(f'{duration(waited):>8}', colour)} {self._style.paint(f'{what:>8}', DIM)} {bar} "
-        blank = f"{'':17} {bar} "
-        return told + text.removesuffix("\n").replace("\n", "\n" + blank) + "\n"
+        paint = self._style.paint
+        return f"{paint(f'{duration(waited):>8}', colour)} {paint(f'{what:>8}', DIM)} {self._bar} "
+
+    def _beside(self, told: str, text: str) -> str:
+        return told + text.removesuffix("\n").replace("\n", "\n" + self._blank) + "\n"
 
     def summary(self) -> str:
         """All of it, in one line."""
         pieces = f"{self.pieces} piece" + ("" if self.pieces == 1 else "s")
         took = duration(self._last - self._began)
         return f"{pieces}, {size(self.bytes)} in {took}; longest wait {duration(self._longest)}"
-
-
-def duration(seconds: float) -> str:
-    """As a person reads it: `0.3 ms`, `501 ms`, `2.50 s`, `130 s`."""
-    if seconds < 0.0995:
-        return f"{seconds * 1000:.1f} ms"
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms"
-    return f"{seconds:.2f} s" if seconds < 99.995 else f"{seconds:.0f} s"
-
-
-def size(count: int) -> str:
-    """As a person reads it, in powers of 1000: `6 B`, `16.4 kB`, `1.2 MB`."""
-    number, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB"):
-        if number < 999.95:
-            break
-        number, unit = number / 1000, larger
-    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
