@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from rawstream.fields import Headers
 from rawstream.probe.arrivals import Mark, Recording
 from rawstream.probe.conclusion import conclude, fields
-from rawstream.probe.culprits import Case, accuse, gzip_maker, parties
-from rawstream.probe.findings import Finding
+from rawstream.probe.culprits import accuse, gzip_maker, parties
+from rawstream.probe.findings import Case, Finding
+from rawstream.probe.ways import BROWSER, Trial, Way
 
 STREAMS = Finding("streams", "streams")
 HELD = Finding("held", "held until the end", seconds=1.5)
@@ -28,9 +30,13 @@ def case(
     coding: str = "",
     coding_head: bytes = b"",
     name: str = "events",
-    **asked: str,
+    version: str = "1.1",
+    trial: Trial = "",
+    told: bool = True,
+    **settings: str,
 ) -> Case:
-    got: dict[str, Any] = {"version": asked.pop("version", "1.1")}
+    """A case; `told` is whether the handler got the settings."""
+    got: dict[str, Any] = {"version": version}
     recording = Recording(
         200,
         Headers(headers),
@@ -38,15 +44,16 @@ def case(
         coding=coding,
         coding_head=coding_head,
         got=got,
-        sent={"Content-Type": "x"},
+        sent={"Content-Type": "x"} | ({"X-Accel-Buffering": "no"} if trial == "accel" and told else {}),
     )
-    return Case(name, recording, finding, asked)
+    return Case(Way(name, settings=settings, trial=trial), recording, finding)
 
 
 NGINX = ("Server", "nginx/1.22.1")
 GZIP = {"coding": "gzip", "name": "events (gzip)"}
-RELEASED = case(STREAMS, accel="no")
-NOT_RELEASED = case(HELD, ("X-Accel-Buffering", "no"), accel="no")
+RELEASED = case(STREAMS, trial="accel")
+NOT_RELEASED = case(HELD, trial="accel")
+PASSED_ON = case(HELD, ("X-Accel-Buffering", "no"), trial="accel")
 
 
 def name(*cases: Case) -> str:
@@ -100,10 +107,29 @@ def test_of_two_who_might_be_it_neither_is_accused_and_both_are_told() -> None:
 
 
 def test_nginx_that_ignores_the_field_is_known_by_its_name_or_by_what_it_keeps() -> None:
-    assert name(case(BATCHES, NGINX), case(BATCHES, NGINX, accel="no")) == "nginx"
-    swallowed = case(BATCHES, accel="no")
+    assert name(case(BATCHES, NGINX), case(BATCHES, NGINX, trial="accel")) == "nginx"
+    swallowed = case(BATCHES, trial="accel")
     assert name(case(BATCHES, version="1.0"), swallowed) == "nginx"
     assert name(case(BATCHES), swallowed) == "unknown"  # any proxy may drop a field
+
+
+def test_nginx_is_not_accused_where_the_field_that_it_keeps_to_itself_came_through() -> None:
+    culprit = accuse([case(HELD, NGINX), PASSED_ON])
+    assert culprit is not None
+    assert culprit.name == "unknown"
+    assert "nginx is on the way (Server: nginx/1.22.1)" in culprit.evidence
+    assert any("keeps it to itself" in why for why in culprit.evidence)
+    assert name(case(HELD, NGINX, ("Via", "1.1 varnish")), PASSED_ON) == "Varnish"
+
+
+def test_an_experiment_counts_only_if_the_handler_got_to_know_of_it() -> None:
+    """Proxies may drop the query."""
+    unheard = case(HELD, NGINX, trial="accel", told=False)
+    culprit = accuse([case(HELD, NGINX), unheard])
+    assert culprit is not None
+    assert culprit.name == "nginx"
+    assert not any("changed nothing" in why for why in culprit.evidence)
+    assert name(case(HELD), case(STREAMS, trial="accel", told=False)) == "unknown"
 
 
 def test_the_line_that_mends_nginx_knows_of_the_old_version() -> None:
@@ -140,8 +166,8 @@ def test_a_gzip_stream_tells_who_made_it(head: bytes, maker: str) -> None:
 
 def test_only_what_is_compressed_is_held_so_it_is_the_compressor() -> None:
     plain = case(STREAMS)
-    assert name(plain, case(HELD, NGINX, **GZIP), case(STREAMS, accel="no", **GZIP)) == "nginx's gzip"
-    assert name(plain, case(HELD, **GZIP), case(STREAMS, accel="no", **GZIP)) == "nginx's gzip"
+    assert name(plain, case(HELD, NGINX, **GZIP), case(STREAMS, trial="accel", **GZIP)) == "nginx's gzip"
+    assert name(plain, case(HELD, **GZIP), case(STREAMS, trial="accel", **GZIP)) == "nginx's gzip"
     assert name(plain, case(HELD, coding_head=python_gzip()[:10], **GZIP)) == "GZipMiddleware"
     assert name(plain, case(HELD, ("Server", "Apache/2.4"), **GZIP)) == "Apache's mod_deflate"
     go = bytes.fromhex("1f8b080000096e8800ff")
@@ -151,7 +177,7 @@ def test_only_what_is_compressed_is_held_so_it_is_the_compressor() -> None:
 
 
 def test_a_browser_that_gets_no_answer_where_others_get_a_stream_has_a_compressor_before_it() -> None:
-    silent = Case("events (gzip)", Recording(ending="failed", timed_out=True), HELD)
+    silent = Case(Way("events (gzip)", (BROWSER,)), Recording(ending="failed", timed_out=True), HELD)
     conclusion = conclude([case(STREAMS, NGINX), silent])
     assert conclusion.line == "held until the end where it is compressed (gzip), and streams where it is not"
     assert conclusion.culprit is not None
@@ -170,7 +196,7 @@ def test_who_cuts_is_named_by_its_field_and_a_heartbeat_always_helps() -> None:
 
 
 def test_it_is_told_that_heartbeats_help() -> None:
-    culprit = accuse([case(CUT, idle="10"), case(STREAMS, idle="10", heartbeat="3.00")])
+    culprit = accuse([case(CUT), case(STREAMS, trial="heartbeat", heartbeat="3.00")])
     assert culprit is not None
     assert culprit.evidence == ("with a heartbeat each 3 s it stays open",)
 
@@ -206,15 +232,28 @@ def test_what_is_held_where_it_is_compressed_is_said_so() -> None:
 
 
 def test_a_larger_stream_tells_how_large_the_batches_are() -> None:
-    conclusion = conclude([case(HELD), case(BATCHES, fill="random")])
+    conclusion = conclude([case(HELD), case(BATCHES, trial="volume")])
     assert (conclusion.kind, conclusion.line, conclusion.batch) == ("batches", "arrives in batches of 4 KiB", 4096)
     assert conclusion.notes == ("what is shorter than 4 KiB is held until its end",)
 
 
 def test_batches_that_come_by_the_clock_are_told_apart_from_those_by_size() -> None:
-    small = Finding("batches", "arrives in batches of 500 bytes", batch=500, seconds=0.5)
-    large = Finding("batches", "arrives in batches of 40 KiB", batch=40960, seconds=0.52)
-    assert conclude([case(small), case(large, fill="random")]).line.startswith("arrives in batches, one each 0.5 s")
+    small = Finding("batches", "arrives in batches of 500 bytes", batch=500, period=0.5, seconds=0.5)
+    large = Finding("batches", "arrives in batches of 40 KiB", batch=40960, period=0.52, seconds=0.5)
+    by_the_clock = "arrives in batches, one each 0.5 s, of whatever has gathered"
+    assert conclude([case(small), case(large, trial="volume")]).line == by_the_clock
+    # Not even where the small ones are not of one size, and so have none that could be compared.
+    assert conclude([case(replace(small, batch=None)), case(large, trial="volume")]).line == by_the_clock
+    by_size = replace(large, batch=500)
+    assert conclude([case(small), case(by_size, trial="volume")]).line == small.words
+
+
+def test_what_is_held_but_comes_in_batches_when_sent_slowly_goes_by_the_clock() -> None:
+    slow = Finding("batches", "arrives in batches of about 900 bytes, one each 2.0 s", period=2.0, notes=("5 a batch",))
+    conclusion = conclude([case(HELD), case(HELD, trial="volume"), case(slow, trial="pace")])
+    assert (conclusion.kind, conclusion.exit) == ("batches", 1)
+    assert conclusion.line == "arrives in batches, one each 2.0 s, of whatever has gathered"
+    assert conclusion.notes == ()
 
 
 def test_trials_change_no_verdict() -> None:

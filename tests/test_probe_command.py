@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -13,18 +14,21 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import trustme
 from processes import running
 
 from rawstream.fields import Headers
 from rawstream.probe import add_options, main
 from rawstream.probe.arrivals import Mark, Piece, Recording
+from rawstream.probe.command import asker
 from rawstream.probe.conclusion import conclude
-from rawstream.probe.culprits import Case
-from rawstream.probe.findings import Finding
+from rawstream.probe.findings import Case, Finding
 from rawstream.probe.hunt import found
 from rawstream.probe.picture import picture
-from rawstream.probe.report import Style, data, text
+from rawstream.probe.report import data, text
 from rawstream.probe.svg import svg
+from rawstream.probe.ways import Way
+from rawstream.terminal import Style
 
 
 # One server and one test for what takes seconds each.
@@ -77,21 +81,70 @@ def test_the_demo_streams_and_is_told_so_to_people_and_to_machines(tmp_path: Pat
     ("url", "words"),
     [
         ("http://127.0.0.1:1/", "rawstream probe: no connection to 127.0.0.1 port 1"),
-        ("ftp://somewhere/", "rawstream probe: a URL begins with http:// or https://"),
         ("http://[::1/", "rawstream probe: "),
     ],
 )
-def test_what_cannot_be_asked_is_told_in_one_line(url: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_asked_is_told_in_one_line(url: str, words: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(options(url)) == 2
-    told = capsys.readouterr()
+    told = capfd.readouterr()
     assert told.out == ""
     assert told.err.startswith(words)
     assert told.err.count("\n") == 1
 
 
-def test_machines_are_told_it_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_machines_are_told_it_too(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(options("http://127.0.0.1:1/", "--json")) == 2
-    assert json.loads(capsys.readouterr().out)["verdict"] == "failed"
+    assert json.loads(capfd.readouterr().out)["verdict"] == "failed"
+
+
+def test_a_disk_that_is_full_is_told_in_one_line() -> None:
+    """And not once more, as a traceback, when Python flushes what is left."""
+    command = [sys.executable, "-m", "rawstream", "probe", "--json", "http://127.0.0.1:1/"]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=50, check=False)
+    words = b"rawstream probe: the output cannot be written: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (2, words)
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        (":8000/probe", "http://localhost:8000/probe"),
+        ("/probe", "http://localhost/probe"),
+        ("app.example/probe", "http://app.example/probe"),
+        ("https://app.example", "https://app.example"),
+    ],
+)
+def test_a_url_may_be_short_as_it_may_for_get(told: str, meant: str) -> None:
+    assert options(told).url == meant
+
+
+def test_the_options_that_get_has_too_mean_the_same(tmp_path: Path) -> None:
+    body = tmp_path / "body"
+    body.write_bytes(b"b=2\n")
+    form = asker(options("-H", "A: b", "-d", "a=1", "-d", f"@{body}", "--unix-socket", "/run/x", ":80"))
+    assert form.data == b"a=1&b=2\n"
+    assert form.headers == (("A", "b"), ("Content-Type", "application/x-www-form-urlencoded"))
+    assert form.uds == "/run/x"
+    assert asker(options("-d", '{"a": 1}', ":80")).headers == (("Content-Type", "application/json"),)
+    own = asker(options("-d", "a", "-H", "CONTENT-TYPE: text/plain", ":80"))
+    assert own.headers == (("CONTENT-TYPE", "text/plain"),)
+
+
+def test_whom_to_trust_is_the_users_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(tmp_path / "authority.pem")
+    trustme.CA().cert_pem.write_to_path(file)
+    assert asker(options("https://x/")).context is None
+    unchecked = asker(options("-k", "https://x/")).context
+    assert unchecked is not None
+    assert unchecked.verify_mode is ssl.CERT_NONE
+    trusting = asker(options("--cacert", file, "https://x/")).context
+    assert trusting is not None
+    assert trusting.verify_mode is ssl.CERT_REQUIRED
+    assert len(trusting.get_ca_certs()) == 1
+    with pytest.raises(SystemExit):
+        options("-k", "--cacert", file, "https://x/")
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def options(*arguments: str) -> argparse.Namespace:
@@ -103,10 +156,12 @@ def options(*arguments: str) -> argparse.Namespace:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--time", "0"], "'0' is not a number of seconds above 0"),
-        (["--idle", "soon"], "'soon' is not a number of seconds above 0"),
-        (["--time", "nan"], "'nan' is not a number of seconds above 0"),
-        (["--header", "Authorization"], "'Authorization' is not a header field"),
+        (["--time", "0"], "a time is a number of seconds above 0, not '0'"),
+        (["--idle", "soon"], "a time is a number of seconds above 0, not 'soon'"),
+        (["--header", "Authorization"], "a header is \"Name: value\", not 'Authorization'"),
+        (["--data", "@/nowhere/body"], "@/nowhere/body cannot be read: No such file or directory"),
+        (["--cacert", "/nowhere/ca.pem"], "/nowhere/ca.pem cannot be used: No such file or directory"),
+        (["--cacert", __file__], f"{__file__} cannot be used: "),
     ],
 )
 def test_wrong_options_say_what_is_right(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +178,7 @@ def case(name: str, arrivals: list[float], finding: Finding | None = None, serve
     headers = Headers([("Content-Type", "text/event-stream"), *([("Server", server)] * bool(server))])
     pieces = tuple(Piece(at, 100, 100, 1) for at in arrivals)
     recording = Recording(200, headers, head_at=0.0, pieces=pieces, marks=marks, ended_at=arrivals[-1])
-    return Case(name, recording, finding or found(recording))
+    return Case(Way(name), recording, finding or found(recording))
 
 
 STREAMS = case("events", [0.1 * place for place in range(11)])
@@ -156,7 +211,7 @@ def test_the_picture_keeps_its_width(width: int) -> None:
 
 
 def test_what_failed_is_not_drawn() -> None:
-    failed = Case("POST", Recording(ending="failed", ended_at=100.0), Finding("failed", "no answer"))
+    failed = Case(Way("POST"), Recording(ending="failed", ended_at=100.0), Finding("failed", "no answer"))
     assert picture([failed]) == []
     assert picture([*CASES, failed])[3] == f"{'POST':24} {'':40} failed"
     assert "POST: no answer" in text("u", [*CASES, failed], conclude([*CASES, failed]), "", Style())
@@ -170,8 +225,8 @@ def test_nobody_elses_words_reach_the_terminal_as_commands() -> None:
 
 
 def test_colour_is_for_the_verdict_and_only_if_wanted() -> None:
-    assert "\x1b[1;31mVerdict" in report(Style(colour=True))
-    assert "\x1b" not in report(Style(colour=False))
+    assert "\x1b[1;31mVerdict" in report(Style(colours=True))
+    assert "\x1b" not in report(Style(colours=False))
 
 
 def test_the_verdict_stands_last_with_culprit_and_line() -> None:
@@ -189,7 +244,7 @@ def test_json_has_the_same() -> None:
 
 
 def test_what_is_inferred_is_said_to_be() -> None:
-    plain = Case("events", STREAMS.recording, Finding("streams", "streams", inferred=True))
+    plain = Case(Way("events"), STREAMS.recording, Finding("streams", "streams", inferred=True))
     assert "Verdict  streams (inferred)" in text("u", [plain], conclude([plain]), "", Style())
 
 

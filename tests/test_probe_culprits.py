@@ -71,6 +71,7 @@ AROUND = {
     "nginx, `proxy_http_version 1.1`": _nginx(HTTP_1_1),
     "nginx, `gzip on` and `proxy_buffering off`": _nginx(f"{HTTP_1_1} {GZIP} proxy_buffering off;"),
     "HAProxy, `option http-no-delay`": _haproxy("option http-no-delay"),
+    "HAProxy without it": _haproxy(""),
     "Starlette's GZipMiddleware since 1.5": Around(lambda behind, directory: starlette(behind, todays_gzip())),
     "a way of 0.4 s": _relay(far(0.4)),
     "nginx as installed (HTTP/1.0 to the origin)": _nginx(""),
@@ -82,7 +83,9 @@ AROUND = {
     "nginx, `proxy_read_timeout 1s`": _nginx(f"{HTTP_1_1} proxy_buffering off; proxy_read_timeout 1s;", idle=4),
     "a relay that cuts what is silent for 1 s": _relay(impatient(1), idle=4),
     "a relay that gathers 900 bytes": _relay(batches(900)),
+    "a relay that flushes each 0.3 s": _relay(by_the_clock(0.3)),
     "a relay that flushes each 1.2 s": _relay(by_the_clock(1.2)),
+    "a relay that flushes each 2 s": _relay(by_the_clock(2)),
     "a relay that is one chunk behind": _relay(one_behind),
     "a relay that waits for the end": _relay(whole),
 }
@@ -106,8 +109,8 @@ async def probed(name: str, behind: int, directory: Path) -> Conclusion:
 
 
 async def all_probed(behind: int, directory: Path) -> dict[str, Conclusion]:
-    """Six at a time."""
-    room = asyncio.Semaphore(6)
+    """Eight at a time."""
+    room = asyncio.Semaphore(8)
 
     async def one(place: int, name: str) -> Conclusion:
         async with room:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 import zlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from itertools import accumulate, count
+from pathlib import Path
 
 import pytest
 from culprits import listening
 
+from rawstream.probe import ways
+from rawstream.probe.arrivals import Mark, Piece, Recording
 from rawstream.probe.conclusion import Conclusion, conclude
+from rawstream.probe.findings import seconds
 from rawstream.probe.hunt import Hunt
-from rawstream.probe.measure import Asker, Unreachable
+from rawstream.probe.measure import Asker, Limits, Unreachable
+from rawstream.probe.ways import Way
 
 # The client is at home on both loops, which its own tests show: these take seconds.
 pytestmark = pytest.mark.either_loop
@@ -132,7 +141,7 @@ async def test_streams_that_nobody_stamped_are_judged_by_how_they_come() -> None
 async def test_the_ways_differ_as_they_should() -> None:
     origin = Origin(steady)
     _, hunt = await origin.probed(0.3)
-    assert [case.name for case in hunt.cases] == ["events", "events (gzip)", "any type", "HTTP/1.0"]
+    assert [case.way.name for case in hunt.cases] == ["events", "events (gzip)", "any type", "HTTP/1.0"]
     first, browser, any_type, old, back = origin.asked
     assert b"\r\nAccept: text/event-stream\r\n" in first
     assert b"Accept-Encoding" not in first
@@ -172,7 +181,7 @@ async def test_where_only_post_is_allowed_it_asks_by_post() -> None:
     origin = Origin(steps, head)
     conclusion, hunt = await origin.probed()
     assert conclusion.kind == "streams"
-    assert [case.name for case in hunt.cases] == ["POST"]
+    assert [case.way.name for case in hunt.cases] == ["POST"]
 
 
 async def test_where_no_events_are_acceptable_it_takes_any_type() -> None:
@@ -223,3 +232,128 @@ async def test_a_cut_in_a_silence_of_which_it_was_asked() -> None:
     conclusion, _ = await Origin(steps, ends=False).probed(3.0)
     assert conclusion.kind == "cut"
     assert conclusion.notes == ("the origin itself may have broken it off",)
+
+
+async def test_it_asks_on_a_unix_socket_whatever_host_the_url_names(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    origin = Origin(nothing, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", framed=False)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await origin(reader, writer)
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, path):
+        hunt = Hunt(Asker("http://app.example/stream", uds=path))
+        await hunt.run()
+    assert conclude(hunt.cases).line == "answered 404 Not Found"
+    assert b"\r\nHost: app.example\r\n" in origin.asked[0]
+
+
+# -- our handler, behind somebody whose doing is calculated ------------------------------------------------------------
+
+Hold = Callable[[list[float]], list[float]]
+"""When what comes, given when it was sent, in seconds since the request."""
+
+
+@dataclass(frozen=True)
+class Calculated(Asker):
+    """What our handler would send, and what would come of it: all periods and phases, in no time."""
+
+    hold: Hold = list
+
+    async def ask(self, way: Way, limits: Limits) -> Recording:
+        told = way.settings
+        number, interval = int(told.get("count", 16)), float(told.get("interval", 0.1))
+        size = int(told.get("size", 160)) + 14
+        sent = [place * interval + random.uniform(0.0005, 0.002) for place in range(number)]
+        came = [max(pair) for pair in zip(sent, self.hold(sent), strict=True)]
+        came = [min(time, sent[-1] + 0.001) for time in accumulate(came, max)]  # the end brings what is left
+        marks = [
+            Mark(place + 1, number, *times, (place + 1) * size)
+            for place, times in enumerate(zip(sent, came, strict=True))
+        ]
+        pieces = [Piece(time, size, size, 1) for time in came]
+        assert came[-1] < limits.seconds
+        return Recording(200, head_at=0.0, pieces=tuple(pieces), marks=tuple(marks), ended_at=came[-1])
+
+
+async def calculated(hold: Hold) -> Conclusion:
+    hunt = Hunt(Calculated("http://x/probe", hold=hold))
+    await hunt.run()
+    return conclude(hunt.cases)
+
+
+def by_the_clock(period: float, phase: float) -> Hold:
+    """A clock that ticks `phase` seconds after the request for the first time."""
+    return lambda sent: [phase + period * max(math.ceil((time - phase) / period), 0) for time in sent]
+
+
+@pytest.mark.parametrize("period", [0.25, 0.3, 0.33, 0.36, 0.4, 0.44, 0.5, 0.6, 0.8, 1.0, 1.2, 1.45, 1.7, 2.0, 2.4])
+async def test_a_clock_is_told_with_its_period_and_in_all_ways_alike(period: float) -> None:
+    """One that begins to tick with the answer."""
+    random.seed(period)
+    for _ in range(5):
+        conclusion = await calculated(by_the_clock(period, period + 0.003))
+        assert conclusion.line == f"arrives in batches, one each {seconds(period)}, of whatever has gathered"
+        assert conclusion.culprit is not None
+        assert conclusion.culprit.name == "unknown"
+
+
+@pytest.mark.parametrize("period", [0.25, 0.29, 0.3, 0.36, 0.37, 0.4, 0.44, 0.5, 0.6, 0.8, 1.0, 1.2])
+async def test_a_clock_that_ticks_for_all_is_told_whenever_one_asks(period: float) -> None:
+    random.seed(period)
+    for _ in range(10):
+        conclusion = await calculated(lambda sent: by_the_clock(period, random.uniform(0, period))(sent))
+        assert conclusion.kind == "batches"
+        assert " not for " not in conclusion.line
+
+
+def standing_still(sent: list[float]) -> list[float]:
+    """On a machine that stands still again and again: for most of the time, and for a quarter of it when it is asked to
+    send slowly."""
+    times: list[tuple[float, float]] = []
+    wakes, usual = 0.0, 1.0 if is_slow(sent) else 0.13
+    while not times or wakes < sent[-1]:
+        start = wakes + usual * random.uniform(0.6, 1.4)
+        times.append((start, wakes := start + random.uniform(0.1, 0.33)))
+    return [next((end for start, end in times if start <= time < end), time) for time in sent]
+
+
+def is_slow(sent: list[float]) -> bool:
+    return sent[1] - sent[0] > 0.2
+
+
+def corked(sent: list[float]) -> list[float]:
+    """Linux lets go after 0.2 s of what HAProxy says is not all."""
+    came, flushed = [], -1.0
+    for time in sent:
+        flushed = flushed if time <= flushed else time + 0.2
+        came.append(flushed + random.uniform(0, 0.004))
+    return came
+
+
+def unlucky(sent: list[float]) -> list[float]:
+    """On a machine as busy as that, on which once in a while what is sent slowly comes as if by a clock."""
+    is_slow, period = sent[1] - sent[0] > 0.2, random.uniform(0.3, 0.6)
+    return by_the_clock(period, period)(sent) if is_slow and random.random() < 0.15 else standing_still(sent)
+
+
+@pytest.mark.parametrize("hold", [list, standing_still, corked])
+async def test_a_busy_machine_and_a_short_wait_for_more_are_nobodys_fault(hold: Hold) -> None:
+    random.seed(1)
+    for _ in range(15):
+        conclusion = await calculated(hold)
+        assert (conclusion.line, conclusion.exit) == ("streams", 0)
+        assert any("HAProxy" in note for note in conclusion.notes) or hold is not corked
+
+
+async def test_most_of_the_ways_decide_for_all() -> None:
+    """What came in batches in all of them, and in one alone when it was sent slowly, was chance."""
+    asked = count()
+
+    def hold(sent: list[float]) -> list[float]:
+        return sent if is_slow(sent) and next(asked) != 2 else by_the_clock(0.28, 0.28)(sent)
+
+    conclusion = await calculated(hold)
+    assert (conclusion.line, conclusion.exit) == ("streams", 0)
+    assert next(asked) == len(ways.STAMPED) + 1

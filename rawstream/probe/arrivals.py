@@ -122,7 +122,6 @@ class Recording:
 
 PAUSE = 0.02  # seconds
 EVENTS = "text/event-stream"
-LINES = {"application/x-ndjson", "application/jsonl", "application/json-seq", "application/x-jsonlines"}
 PROSE = {"text/plain", "application/octet-stream", "text/markdown"}
 """Types of streams in which a message need not end where a line ends."""
 
@@ -302,8 +301,17 @@ class _Marks:
 
 
 def changed(own: Mapping[str, str], headers: Headers) -> tuple[list[str], list[str]]:
-    """The names of the fields that were added and those that were removed or changed, given what the handler sent."""
-    got = {name.lower(): value for name, value in headers.pairs}
-    wanted = {name.lower(): value for name, value in own.items()}
+    """The names of the fields that were added and those that were removed or changed, given what the handler sent.
+
+    A list that has grown, as Vary does on its way, is the same field.
+    """
+    came: dict[str, set[str]] = {}
+    for name, value in headers.pairs:
+        came.setdefault(name.lower(), set()).update(_members(value))
+    wanted = {name.lower() for name in own}
     added = [name for name, _ in headers.pairs if name.lower() not in wanted]
-    return added, [name for name, value in own.items() if got.get(name.lower()) != value]
+    return added, [name for name, value in own.items() if not _members(value) <= came.get(name.lower(), set())]
+
+
+def _members(value: str) -> set[str]:
+    return {member.strip() for member in value.split(",")}

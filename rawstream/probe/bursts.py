@@ -101,15 +101,17 @@ def pause(found: Sequence[Burst]) -> float:
     return median(between) if between else 0.0
 
 
-def are_torn(found: Sequence[Burst]) -> bool:
-    """Whether most bursts, the last aside, end inside a message."""
-    inner = found[:-1]
-    return bool(inner) and sum(not burst.whole for burst in inner) > len(inner) / 2
+# What follows is asked of bursts that somebody chose to end: not of the last one, if that ended with the stream.
 
 
-def fixed_size(found: Sequence[Burst]) -> int | None:
-    """The size of all bursts but the first and the last, if it is that of a buffer; at least two must have it."""
-    sizes = [burst.size for burst in found[:-1]]
+def are_torn(flushed: Sequence[Burst]) -> bool:
+    """Whether most bursts end inside a message."""
+    return sum(not burst.whole for burst in flushed) > len(flushed) / 2
+
+
+def fixed_size(flushed: Sequence[Burst]) -> int | None:
+    """The size of all bursts, the first perhaps aside, if it is that of a buffer; at least two must have it."""
+    sizes = [burst.size for burst in flushed]
     if len(sizes) > 2 and not _alike(sizes):
         sizes = sizes[1:]
     if len(sizes) < 2 or not _alike(sizes):
@@ -122,13 +124,13 @@ def _alike(sizes: Sequence[int]) -> bool:
     return max(sizes) - min(sizes) <= _ALIKE * median(sizes)
 
 
-def threshold(found: Sequence[Burst]) -> int | None:
+def threshold(flushed: Sequence[Burst]) -> int | None:
     """The number of bytes at which each burst was flushed, with the message that reached it.
 
-    Every burst but the last is at least as large, and larger by less than a message. That is chance where all bursts
+    Every burst is at least as large, and larger by less than a message. That is chance where all bursts
     have as many messages; so they must not, or the number must be that of a buffer and messages be small beside it.
     """
-    inner = [burst for burst in found[:-1] if burst.messages]
+    inner = [burst for burst in flushed if burst.messages]
     if len(inner) < 2 or not all(burst.whole for burst in inner):
         return None
     sizes, counts = [burst.size for burst in inner], [burst.messages for burst in inner]

@@ -6,83 +6,63 @@ import argparse
 import asyncio
 import contextlib
 import json
-import math
 import os
-import shutil
 import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from rawstream.terminal import Style, header, on_one_line, seconds, url
+
 from .conclusion import conclude
 from .hunt import Hunt
 from .measure import Asker, Unreachable
-from .report import Style, data, printable, text, told
+from .report import data, text, told
 from .svg import svg
 
-FAILED = 2
+FAILED, INTERRUPTED = 2, 130
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of `probe`."""
-    parser.add_argument("url", metavar="URL", help="http:// or https://; best of all that of rawstream's own /probe")
+    """The options of `probe`. Those that `get` has too have the same names there."""
     parser.add_argument(
-        "--time", type=_seconds, default=8.0, metavar="SECONDS", help="how long each request may take (8)"
+        "url", type=url, metavar="URL", help="http:// if it has no scheme; best of all rawstream's own, as :8000/probe"
     )
-    parser.add_argument(
-        "--idle", type=_seconds, default=0.0, metavar="SECONDS", help="see whether a silence of so long is borne"
+    ask = parser.add_argument_group("what to ask for")
+    ask.add_argument(
+        "-H", "--header", type=header, action="append", default=[], metavar="NAME:VALUE", help="may be repeated"
     )
-    parser.add_argument(
-        "--header", action="append", default=[], type=_field, metavar="NAME:VALUE", help="send this with each request"
+    ask.add_argument(
+        "-d", "--data", type=_body, action="append", default=[], metavar="DATA", help="ask by POST; @FILE, @- for stdin"
     )
-    parser.add_argument("--data", metavar="TEXT", help="ask by POST, with this body (of application/json)")
-    parser.add_argument("--insecure", action="store_true", help="do not check the certificate of an https URL")
-    parser.add_argument("--json", action="store_true", help="tell it to a machine")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the arrivals, as SVG")
+    ask.add_argument("--time", type=seconds, default=8.0, metavar="SECONDS", help="for each request (default: 8)")
+    ask.add_argument(
+        "--idle", type=seconds, default=0.0, metavar="SECONDS", help="see whether a silence of so long is borne"
+    )
+    show = parser.add_argument_group("how to show it")
+    show.add_argument("--json", action="store_true", help="tell it to a machine")
+    show.add_argument("--plot", type=Path, metavar="FILE", help="draw the arrivals, as SVG")
+    reach = parser.add_argument_group("how to get there")
+    reach.add_argument("--unix-socket", metavar="PATH", help="connect to this, and not to the URL's host")
+    trust = reach.add_mutually_exclusive_group()
+    trust.add_argument("-k", "--insecure", action="store_true", help="take any certificate")
+    trust.add_argument("--cacert", type=_trusting, metavar="FILE", help="trust what this authority signed (PEM)")
 
 
-def _seconds(told: str) -> float:
+def _body(told: str) -> bytes:
+    if not told.startswith("@"):
+        return os.fsencode(told)
     try:
-        value = float(told)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 86_400:
-        raise argparse.ArgumentTypeError(f"{told!r} is not a number of seconds above 0, up to 86400")
-    return value
+        return sys.stdin.buffer.read() if told == "@-" else Path(told[1:]).read_bytes()
+    except OSError as exc:
+        raise argparse.ArgumentTypeError(f"{told} cannot be read: {exc.strerror}") from exc
 
 
-def _field(told: str) -> tuple[str, str]:
-    name, colon, value = told.partition(":")
-    if not colon or not name.strip():
-        raise argparse.ArgumentTypeError(f"{told!r} is not a header field, as in 'Authorization: Bearer abc'")
-    return name.strip(), value.strip()
-
-
-def main(options: argparse.Namespace) -> int:
-    """Probe a URL and tell what was found: 0 it streams, 1 it is held back, 2 it failed or could not be told."""
-    url = options.url if "://" in options.url else f"http://{options.url}"
-    headers = list(options.header)
-    if options.data is not None and not any(name.lower() == "content-type" for name, _ in headers):
-        headers.append(("Content-Type", "application/json"))
-    body = (options.data or "").encode("utf-8", "surrogateescape")
-    asker = Asker(url, tuple(headers), body, _unchecked() if options.insecure else None)
-    hunt = Hunt(asker, options.time, options.idle, options.data is not None, _progress(options.json))
-    interrupted = False
+def _trusting(file: str) -> ssl.SSLContext:
     try:
-        asyncio.run(hunt.run())
-    except KeyboardInterrupt:
-        interrupted = True
-        hunt.break_off()
-    except Unreachable as exc:
-        _clear()
-        if not hunt.cases:
-            if options.json:
-                print(json.dumps({"url": url, "verdict": "failed", "line": str(exc), "culprit": None, "exit": FAILED}))
-            return _fail(str(exc))
-    _clear()
-    if not hunt.cases:
-        return 130
-    return _tell(options, hunt, interrupted)
+        return ssl.create_default_context(cafile=file)
+    except OSError as exc:  # an SSLError is one
+        raise argparse.ArgumentTypeError(f"{file} cannot be used: {exc.strerror or exc}") from exc
 
 
 def _unchecked() -> ssl.SSLContext:
@@ -92,55 +72,110 @@ def _unchecked() -> ssl.SSLContext:
     return context
 
 
+def asker(options: argparse.Namespace) -> Asker:
+    """What asks, as the options have it."""
+    headers: list[tuple[str, str]] = list(options.header)
+    body = b"&".join(options.data)
+    if options.data and not any(name.lower() == "content-type" for name, _ in headers):
+        headers.append(("Content-Type", _content_type(body)))
+    context = _unchecked() if options.insecure else options.cacert
+    return Asker(options.url, tuple(headers), body, context, options.unix_socket)
+
+
+def _content_type(body: bytes) -> str:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return "application/x-www-form-urlencoded"
+    return "application/json"
+
+
+def main(options: argparse.Namespace) -> int:
+    """Probe a URL and tell what was found: 0 it streams, 1 it is held back, 2 it failed or could not be told."""
+    if sys.stdout is None:  # by `>&-`
+        return _fail("there is no standard output: it is closed")
+    hunt = Hunt(asker(options), options.time, options.idle, bool(options.data), _progress(options.json))
+    interrupted, trouble = False, ""
+    try:
+        asyncio.run(hunt.run())
+    except KeyboardInterrupt:
+        interrupted = True
+        hunt.break_off()
+    except Unreachable as exc:
+        trouble = str(exc)
+    _clear()
+    try:
+        if hunt.cases:
+            return _tell(options, hunt, interrupted)
+        return INTERRUPTED if interrupted else _unreachable(options, trouble)
+    except OSError as exc:
+        return _fail(f"the output cannot be written: {exc.strerror}")
+
+
+def _unreachable(options: argparse.Namespace, words: str) -> int:
+    if options.json:
+        _print(json.dumps({"url": options.url, "verdict": "failed", "line": words, "culprit": None, "exit": FAILED}))
+    return _fail(words)
+
+
 def _tell(options: argparse.Namespace, hunt: Hunt, interrupted: bool) -> int:
-    url, conclusion = hunt.asker.url, conclude(hunt.cases)
-    with contextlib.suppress(BrokenPipeError):
-        if options.json:
-            print(json.dumps(data(url, hunt.cases, conclusion, hunt.resumed), ensure_ascii=not _is_utf8()))
-        elif conclusion.kind == "failed" and len(hunt.cases) == 1 and hunt.cases[0].recording.status // 100 != 2:
-            return _fail(conclusion.line)
-        else:
-            sys.stdout.write(text(url, hunt.cases, conclusion, hunt.resumed, _style()))
-        sys.stdout.flush()
+    conclusion, style = conclude(hunt.cases), Style.of(sys.stdout)
+    if options.json:
+        found = data(options.url, hunt.cases, conclusion, hunt.resumed)
+        _print(json.dumps(found, ensure_ascii=not style.blocks))
+    elif conclusion.kind == "failed" and len(hunt.cases) == 1 and hunt.cases[0].recording.status // 100 != 2:
+        return _fail(conclusion.line)
+    else:
+        _print(text(options.url, hunt.cases, conclusion, hunt.resumed, style))
     if options.plot is not None:
         try:
-            options.plot.write_text(svg(url, conclusion.line, hunt.cases), "utf-8")
+            options.plot.write_text(svg(options.url, conclusion.line, hunt.cases), "utf-8")
         except OSError as exc:
             return _fail(f"{options.plot} cannot be written: {exc.strerror}")
     if interrupted:
-        print(f"rawstream probe: {told(conclusion, hunt.cases)}", file=sys.stderr)
-        return 130
+        _say(told(conclusion, hunt.cases))
+        return INTERRUPTED
     return conclusion.exit
 
 
+def _print(words: str) -> None:
+    """Write to stdout all and now: what is left in its buffer would fail once more when Python ends.
+
+    Raises OSError, but not for a pipe that nobody reads any more.
+    """
+    out = sys.stdout
+    with (
+        contextlib.suppress(BrokenPipeError),
+        open(out.fileno(), "w", encoding=out.encoding, errors="backslashreplace", closefd=False) as own,
+    ):
+        own.write(words.removesuffix("\n") + "\n")
+
+
+def _say(words: str) -> None:
+    if sys.stderr is not None:  # as it is by `2>&-`
+        with contextlib.suppress(OSError):
+            print(f"rawstream probe: {on_one_line(words)}", file=sys.stderr, flush=True)
+
+
 def _fail(words: str) -> int:
-    with contextlib.suppress(OSError):
-        print(f"rawstream probe: {printable(words)}", file=sys.stderr, flush=True)
+    _say(words)
     return FAILED
-
-
-def _is_utf8() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-
-
-def _style() -> Style:
-    """Colour only for a terminal, and not where NO_COLOR asks for none (no-color.org)."""
-    terminal = sys.stdout.isatty()
-    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    width = min(shutil.get_terminal_size((80, 24)).columns, 120) if terminal else 80
-    return Style(width, not _is_utf8(), colour)
 
 
 def _progress(quiet: bool) -> Callable[[str], None]:
     """Tells on a terminal what is being asked, in a line that is written over."""
 
     def tell(words: str) -> None:
-        if not quiet and sys.stderr.isatty():
+        if not quiet and _is_watched():
             print(f"\r\x1b[K{words} ...", end="", file=sys.stderr, flush=True)
 
     return tell
 
 
 def _clear() -> None:
-    if sys.stderr.isatty():
+    if _is_watched():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _is_watched() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()

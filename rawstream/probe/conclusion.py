@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .arrivals import changed
-from .culprits import Case, Culprit, accuse
-from .findings import Finding, Kind, amount, seconds
+from .culprits import Culprit, accuse
+from .findings import Case, Finding, Kind, amount, seconds
 
 _ALIKE = 1.4  # times: periods that differ by less are one
 
@@ -33,7 +33,7 @@ class Conclusion:
 
 def conclude(cases: Sequence[Case]) -> Conclusion:
     """The verdict on all ways together; at least one was asked."""
-    main = [case for case in cases if not case.is_trial]
+    main = [case for case in cases if not case.way.trial]
     bad = [case for case in main if case.finding.bad]
     good = [case for case in main if case.finding.kind == "streams"]
     if bad:
@@ -54,7 +54,7 @@ def _when(bad: Sequence[Case], good: Sequence[Case]) -> str:
         return ""
     if all(case.is_compressed for case in bad) and not any(case.is_compressed for case in good):
         return f" where it is compressed ({bad[0].recording.coding or 'gzip'}), and streams where it is not"
-    return f" for {_list([case.name for case in bad])}, not for {_list([case.name for case in good])}"
+    return f" for {_list([case.way.name for case in bad])}, not for {_list([case.way.name for case in good])}"
 
 
 def _list(names: Sequence[str]) -> str:
@@ -62,23 +62,33 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _sharpened(case: Case, cases: Sequence[Case]) -> Finding:
-    """With what a larger stream has shown: the size of the batches, or that they come by the clock."""
+    """With what trials have shown: the size of the batches, or that they come by the clock."""
     finding = case.finding
-    large = next((other for other in cases if "fill" in other.asked and other.finding.kind == "batches"), None)
-    if large is None or finding.kind == "cut":
+    trials = {other.way.trial: other.finding for other in cases if other.finding.kind == "batches"}
+    large, slow = trials.get("volume"), trials.get("pace")
+    if finding.kind == "held" and slow is not None and slow.period:
+        return _by_the_clock(slow)  # fewer bytes came in more batches: it is not their number that counts
+    if finding.kind == "cut" or large is None:
         return finding
-    batch, words = large.finding.batch, large.finding.words
     if finding.kind == "batches":
-        if finding.batch is None or batch is None or batch < 2 * finding.batch:
-            return replace(finding, batch=finding.batch or batch)
-        if 1 / _ALIKE < (large.finding.seconds or 1) / (finding.seconds or 1) < _ALIKE:
-            words = f"arrives in batches, one each {seconds(finding.seconds)}, of whatever has gathered"
-            return replace(finding, words=words, batch=None)
-        return finding
-    if batch is None:
-        return replace(finding, notes=(*finding.notes, f"a larger stream {words}"))
-    notes = (*finding.notes, f"what is shorter than {amount(batch)} is held until its end")
-    return replace(finding, kind="batches", words=f"arrives in batches of {amount(batch)}", batch=batch, notes=notes)
+        if _is_alike(finding, large) and (large.batch is None or large.batch >= 2 * (finding.batch or 1)):
+            return _by_the_clock(finding)
+        return replace(finding, batch=finding.batch or large.batch)
+    if large.batch is None:
+        return replace(finding, notes=(*finding.notes, f"a larger stream {large.words}"))
+    size = amount(large.batch)
+    notes = (*finding.notes, f"what is shorter than {size} is held until its end")
+    return replace(finding, kind="batches", words=f"arrives in batches of {size}", batch=large.batch, notes=notes)
+
+
+def _is_alike(finding: Finding, large: Finding) -> bool:
+    """Whether batches come as often of a larger stream."""
+    return finding.period > 0 and 1 / _ALIKE < large.period / finding.period < _ALIKE
+
+
+def _by_the_clock(finding: Finding) -> Finding:
+    words = f"arrives in batches, one each {seconds(finding.period)}, of whatever has gathered"
+    return replace(finding, words=words, batch=None, notes=finding.notes[:-1])  # without the number of chunks in each
 
 
 def fields(cases: Sequence[Case]) -> tuple[list[str], list[str]]:

@@ -15,36 +15,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rawstream.fields import Headers
 
-from .arrivals import Recording
-from .findings import Finding, amount
+from .findings import Case, amount
 
 UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One way of asking, what came of it, and what was found."""
-
-    name: str
-    recording: Recording
-    finding: Finding
-    asked: Mapping[str, str] = field(default_factory=dict)
-    """What the handler was asked to do: the query's settings."""
-
-    @property
-    def is_trial(self) -> bool:
-        """Whether it was asked to learn more of what was found already."""
-        return not {"accel", "fill", "heartbeat"}.isdisjoint(self.asked)
-
-    @property
-    def is_compressed(self) -> bool:
-        """Whether what came was compressed, or would have been: of an answer that did not even begin nobody says so."""
-        return bool(self.recording.coding) or (self.recording.timed_out and self.name.endswith("(gzip)"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +127,12 @@ _CUTS = {
     "HAProxy": ("timeout server 1h", "timeout client 1h"),
     "Varnish": ("set beresp.between_bytes_timeout = 1h;   # in vcl_backend_response",),
 }
-_HEARTBEAT = "# or send a heartbeat more often: Stream(..., heartbeat={:.0f})"
+_HEARTBEAT = "send a heartbeat more often: Stream(..., heartbeat={})"
 
 
 def accuse(cases: Sequence[Case]) -> Culprit | None:
     """Who it is, given every way that was asked; None where nothing is wrong."""
-    bad = [case for case in cases if case.finding.bad and "heartbeat" not in case.asked]
+    bad = [case for case in cases if case.finding.bad and case.way.trial != "heartbeat"]
     if not bad:
         return None
     if all(case.finding.kind == "cut" for case in bad):
@@ -178,7 +156,7 @@ def _compressor(cases: Sequence[Case], held: Sequence[Case], present: Mapping[st
     first = held[0].recording
     evidence = [f"only what is compressed ({first.coding or 'gzip'}) is held back"]
     maker = gzip_maker(first.coding_head)
-    if _released_by(cases, "accel"):
+    if _lets_go(cases):
         evidence.append("with X-Accel-Buffering: no in the answer it streams: only nginx looks at that")
         return _named("nginx", _COMPRESSES, [*evidence, *_told(present, "nginx")])
     if maker:
@@ -188,7 +166,7 @@ def _compressor(cases: Sequence[Case], held: Sequence[Case], present: Mapping[st
     if maker.startswith("Go") and "Caddy" in present:
         return _named("Caddy", _COMPRESSES, [*evidence, *_told(present, "Caddy")])
     named = [party for party in ("nginx", "Apache") if party in present and not maker]
-    if len(named) == 1 and not (named[0] == "nginx" and _was_tried(cases, "accel")):
+    if len(named) == 1 and not (named[0] == "nginx" and _tried(cases)):
         return _named(named[0], _COMPRESSES, [*evidence, *_told(present, named[0])])
     return Culprit(UNKNOWN, (*evidence, *_others(present)), ("# compress no streams, or flush after each piece",))
 
@@ -198,32 +176,39 @@ def _named(party: str, known: Mapping[str, tuple[str, tuple[str, ...]]], evidenc
     return Culprit(name, tuple(evidence), mend)
 
 
-def _was_tried(cases: Sequence[Case], setting: str) -> bool:
-    return any(case.asked.get(setting) for case in cases)
+_ACCEL = "X-Accel-Buffering"
 
 
-def _released_by(cases: Sequence[Case], setting: str) -> bool:
-    """Whether a way that was held streams with this setting."""
-    return any(case.finding.kind == "streams" for case in cases if case.asked.get(setting))
+def _tried(cases: Sequence[Case]) -> list[Case]:
+    """Those for which nginx was told not to buffer. To ask for it is not enough: a proxy may drop the query."""
+    return [case for case in cases if _ACCEL in case.recording.sent]
+
+
+def _lets_go(cases: Sequence[Case]) -> bool:
+    """Whether what was held streams then."""
+    return any(case.finding.kind == "streams" for case in _tried(cases))
 
 
 def _buffer(cases: Sequence[Case], held: Sequence[Case], present: Mapping[str, str]) -> Culprit:
     evidence = []
-    if _released_by(cases, "accel"):
+    if _lets_go(cases):
         evidence.append("with X-Accel-Buffering: no in the answer it streams: only nginx looks at that")
         evidence += _old_version(cases)
         return Culprit("nginx", (*evidence, *_told(present, "nginx")), _nginx_lines(cases))
-    tried = _was_tried(cases, "accel")
+    tried = _tried(cases)
+    passed_on = any(_ACCEL in case.recording.headers for case in tried)
     if tried:
         evidence.append("X-Accel-Buffering: no in the answer changed nothing")
     batch = next((case.finding.batch for case in held if case.finding.batch), None)
-    if _swallowed(cases) and _old_version(cases):
+    if passed_on and "nginx" in present:
+        evidence.append("it came through, and nginx keeps it to itself: so it is hardly nginx that gathers")
+    if tried and not passed_on and _old_version(cases):
         present = {"nginx": "nothing of X-Accel-Buffering, which nginx keeps to itself", **present}
-    known = [party for party in _BUFFERS if party in present]
+    known = [party for party in _BUFFERS if party in present and not (passed_on and party == "nginx")]
     if not tried and "nginx" in known:
         known = ["nginx"]
         evidence += _batch_of_nginx(batch)
-    elif "nginx" in known and len(known) == 1:
+    elif known == ["nginx"]:
         evidence.append("so nginx is told proxy_ignore_headers X-Accel-Buffering, or it is somebody behind it")
     if len(known) == 1:
         mend = _BUFFERS[known[0]]
@@ -232,12 +217,6 @@ def _buffer(cases: Sequence[Case], held: Sequence[Case], present: Mapping[str, s
         return Culprit(known[0], (*evidence, *_told(present, known[0])), mend)
     evidence += _old_version(cases) + _hints(batch) + _lowered(cases)
     return Culprit(UNKNOWN, (*evidence, *_others(present)), ())
-
-
-def _swallowed(cases: Sequence[Case]) -> bool:
-    """Whether the handler sent an X-Accel-Buffering that did not come: nginx passes none on, obeyed or not."""
-    asked = [case.recording for case in cases if case.asked.get("accel") and case.recording.marks]
-    return bool(asked) and not any("x-accel-buffering" in recording.headers for recording in asked)
 
 
 def _nginx_lines(cases: Sequence[Case]) -> tuple[str, ...]:
@@ -291,11 +270,11 @@ def _others(present: Mapping[str, str]) -> list[str]:
 
 def _cutter(cut: Sequence[Case], cases: Sequence[Case]) -> Culprit:
     present: dict[str, Any] = parties(cut[0].recording.headers)
-    beaten = [case for case in cases if "heartbeat" in case.asked and case.finding.kind == "streams"]
-    kept = [f"with a heartbeat each {float(case.asked['heartbeat']):g} s it stays open" for case in beaten]
+    beaten = [case.way for case in cases if case.way.trial == "heartbeat" and case.finding.kind == "streams"]
+    kept = [f"with a heartbeat each {float(way.settings['heartbeat']):g} s it stays open" for way in beaten]
     silence = min(case.finding.seconds for case in cut)
-    beat = _HEARTBEAT.format(max(silence / 2, 1))
+    beat = _HEARTBEAT.format(round(silence / 2) if silence > 4 else round(silence / 2, 1))
     known = [party for party in _CUTS if party in present]
     if len(known) == 1:
-        return Culprit(known[0], (*_told(present, known[0]), *kept), (*_CUTS[known[0]], beat))
-    return Culprit(UNKNOWN, (*kept, *_others(present)), (beat,))
+        return Culprit(known[0], (*_told(present, known[0]), *kept), (*_CUTS[known[0]], f"# or {beat}"))
+    return Culprit(UNKNOWN, (*kept, *_others(present)), (f"# {beat}",))

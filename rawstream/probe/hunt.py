@@ -6,24 +6,24 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from statistics import median
-from typing import Any
 
 from . import ways
 from .arrivals import Recorder, Recording
 from .bursts import bursts
-from .culprits import Case
-from .findings import Finding, seconds
+from .findings import Case, Finding, seconds
 from .inference import compared, infer
 from .measure import Asker, Limits
-from .verdict import judge
+from .verdict import judge, unevenness
 from .ways import Way
 
 _PLENTY = 24  # pauses: after so many, what else comes will come so too
 _FLOW = 4000  # reads: so many in the least time show that it flows
 _FLOOD = 100_000  # reads, as a fast line brings in a second or two: each is kept
 _SHORT = 0.3  # seconds: for less, what is sent fast is gathered by HAProxy, and by busy machines
+_BARELY = 0.08  # seconds: a clock of 0.2 s makes some wait for so much longer than others
 _AT_LEAST = 2.0  # seconds, in which a stream that is held back shows it
 
 
@@ -45,128 +45,139 @@ class Hunt:
     resumed: str = ""
     """What came of coming back with Last-Event-ID; empty if it could not be tried."""
     _is_ours: bool = False
-    _under_way: dict[str, tuple[Way, Recorder, float]] = field(default_factory=dict)
+    _so_far: dict[str, tuple[Way, Callable[[], Recording]]] = field(default_factory=dict)
+    """What came of what is being asked, by the names of the ways."""
 
     async def run(self) -> None:
         """Ask in all ways. Raises Unreachable, before anything is known."""
         first = await self._first()
-        if first.marks:
+        self.cases.append(first)
+        if first.recording.marks:
             await self._stamped(first)
-        elif first.ending != "failed" and 200 <= first.status < 300:
+        elif first.recording.ending != "failed" and 200 <= first.recording.status < 300:
             await self._foreign(first)
+
+    def break_off(self) -> None:
+        """Take what was under way for what it is so far, but for what was asked once more."""
+        known = {case.way.name for case in self.cases}
+        so_far = [(way, end()) for name, (way, end) in self._so_far.items() if name not in known]
+        self.cases += [Case(way, recording, found(recording)) for way, recording in so_far]
+        self._so_far.clear()
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
-    async def _first(self) -> Recording:
-        method = ways.POST if self.post else ways.FIRST
-        case = await self._ask(method)
-        if case.recording.status == 406:
-            case = await self._ask(ways.ANY)
-        elif case.recording.status == 405 and "POST" in str(case.recording.headers.get("allow", "")).upper():
-            case = await self._ask(ways.POST)
-        self.cases[:] = [case]
-        return case.recording
-
     async def _ask(self, way: Way, longest: float = 0.0) -> Case:
-        self.progress(f"asking: {way.name}")
-        if self._is_ours:
-            way = ways.fresh(way, f"{time.monotonic_ns()}")
+        (case,) = await self._ask_all([way], longest)
+        return case
 
+    async def _ask_all(self, asked: Sequence[Way], longest: float = 0.0) -> list[Case]:
+        """Ask in these ways at the same time, each for so many seconds."""
+        self.progress(f"asking: {asked[0].name}" if len(asked) == 1 else f"asking in {len(asked)} ways at once")
+        recordings = await asyncio.gather(*(self._recorded(way, longest or self.seconds) for way in asked))
+        self._so_far.clear()
+        return [Case(way, came, found(came)) for way, came in zip(asked, recordings, strict=True)]
+
+    async def _recorded(self, way: Way, longest: float) -> Recording:
         def enough(recorder: Recorder, now: float) -> bool:
-            self._under_way[way.name] = way, recorder, now
+            self._so_far[way.name] = way, partial(recorder.end, now, "stopped")
             self.watch(recorder)
             return _shown(recorder, now)
 
-        recording = await self.asker.ask(way, Limits(longest or self.seconds, enough))
-        self._under_way.pop(way.name, None)
-        case = Case(way.name, recording, found(recording), way.settings)
-        self.cases.append(case)
+        recording = await self.asker.ask(self._fresh(way), Limits(longest, enough))
+        self._so_far[way.name] = way, lambda: recording
+        return recording
+
+    def _fresh(self, way: Way) -> Way:
+        return ways.fresh(way, f"{time.monotonic_ns()}") if self._is_ours else way
+
+    async def _first(self) -> Case:
+        case = await self._ask(ways.POST if self.post else ways.FIRST)
+        if case.recording.status == 406:
+            return await self._ask(ways.ANY)
+        if case.recording.status == 405 and "POST" in str(case.recording.headers.get("allow", "")).upper():
+            return await self._ask(ways.POST)
         return case
-
-    def break_off(self) -> None:
-        """Take what was under way for what it is so far."""
-        for way, recorder, now in self._under_way.values():
-            recording = recorder.end(now, "stopped")
-            self.cases.append(Case(way.name, recording, found(recording), way.settings))
-        self._under_way.clear()
-
-    async def _stamped(self, first: Recording) -> None:
-        """Our handler is behind."""
-        self._is_ours = True
-        step = median([after.sent - before.sent for before, after in _pairs(first)] or [0.1])
-        longest = self.seconds if first.ending == "stopped" else max(self.seconds, 2 * first.ended_at)
-        places = range(len(self.cases), len(self.cases) + len(ways.STAMPED))
-        await asyncio.gather(*(self._ask(way, longest) for way in ways.STAMPED))
-        self.cases[places.start :] = sorted(self.cases[places.start :], key=_order)
-        await self._confirm([ways.FIRST, *ways.STAMPED], step, longest)
-        await self._experiment(longest)
-        await self._come_back(first)
-        if self.idle:
-            case = await self._ask(ways.idle(self.idle), self.idle + 10)
-            if case.finding.kind == "cut":
-                await self._ask(ways.idle(self.idle, max(case.finding.seconds / 3, 0.1)), self.idle + 10)
-
-    async def _confirm(self, asked: Sequence[Way], step: float, longest: float) -> None:
-        """Ask again, slowly, for what came in small batches: busy machines make some, and Nagle's algorithm does."""
-        doubtful = {case.name: case.finding for case in self.cases if _is_doubtful(case.finding)}
-        if not doubtful or any(case.finding.kind == "held" for case in self.cases):
-            return
-        slow = [ways.slower(way, step) for way in asked if way.name in doubtful]
-        for case in await self._again(slow, 4 * longest):
-            if case.finding.kind == "streams":
-                self._replace(replace(case, finding=_gathered(case.finding, [*doubtful.values()])))
-
-    async def _again(self, asked: Sequence[Way], longest: float) -> list[Case]:
-        """The ways asked once more; `cases` stay as they were."""
-        kept = [*self.cases]
-        again = await asyncio.gather(*(self._ask(way, longest) for way in asked))
-        self.cases[:] = kept
-        return again
-
-    def _replace(self, case: Case) -> None:
-        place = next(place for place, known in enumerate(self.cases) if known.name == case.name)
-        self.cases[place] = case
-
-    async def _experiment(self, longest: float) -> None:
-        """Where something is held: how much of it at once, and whether nginx would let it go."""
-        held = [case.name for case in self.cases if case.finding.kind in ("held", "batches")]
-        if not held:
-            return
-        asked = [way for way in (ways.FIRST, *ways.STAMPED) if way.name in held]
-        _, large = await asyncio.gather(
-            self._ask(ways.released(asked[0]), longest), self._ask(ways.volume(asked[0]), longest)
-        )
-        if large.finding.kind == "streams":  # then this machine may have stood still before
-            for case in await self._again(asked, longest):
-                self._replace(case)
 
     async def _come_back(self, first: Recording) -> None:
         if not first.ids:
             return
         self.progress("coming back")
-        last = first.marks[len(first.marks) // 2].number if first.marks else first.ids[0]
+        last = str(first.marks[len(first.marks) // 2].number if first.marks else first.ids[0])
         limits = Limits(self.seconds, lambda recorder, now: bool(recorder.ids))
-        way = ways.resume(str(last))
-        recording = await self.asker.ask(ways.fresh(way, str(time.monotonic_ns())) if first.marks else way, limits)
-        self.resumed = _resumed(str(last), recording)
+        self.resumed = _resumed(last, await self.asker.ask(self._fresh(ways.resume(last)), limits))
 
-    async def _foreign(self, first: Recording) -> None:
-        """Somebody else's stream."""
-        if self.cases[0].finding.kind == "no stream" or first.status == 204:
-            return
-        asked = [] if self.cases[0].name == ways.POST.name else ways.FOREIGN
-        longest = self._patience(first)
-        for way in asked:
-            await self._ask(way, longest)
-        self._compare()
-        await self._come_back(first)
+    # -- our handler is behind ---------------------------------------------------------------------------------------
+
+    async def _stamped(self, first: Case) -> None:
+        self._is_ours = True
+        came = first.recording
+        step = median([after.sent - before.sent for before, after in pairwise(came.marks)] or [0.1])
+        longest = self.seconds if came.ending == "stopped" else max(self.seconds, 2 * came.ended_at)
+        self.cases += await self._ask_all([way for way in ways.STAMPED if way.name != first.way.name], longest)
+        await self._confirm(step, longest + ways.SLOWEST * step)
+        await self._experiment(step, longest + ways.SLOWEST * step)
+        await self._come_back(came)
         if self.idle:
-            await self._wait_idle()
+            await self._fall_silent()
 
-    def _patience(self, first: Recording) -> float:
+    async def _confirm(self, step: float, longest: float) -> None:
+        """Ask again, slowly, for what came in small batches: busy machines make some, and Nagle's algorithm does.
+
+        The ways are judged together. Who gathers by the clock holds most slow streams back, but not each: one may be in
+        step with it. A busy machine holds hardly any.
+        """
+        fast = {place: case for place, case in enumerate(self.cases) if _is_doubtful(case.finding)}
+        if not fast:
+            return
+        asked = [ways.slower(case.way, step, number) for number, case in enumerate(fast.values())]
+        slow = await self._ask_all(asked, longest)
+        clear = [now for before, now in zip(fast.values(), slow, strict=True) if _is_clear(now, before.finding)]
+        if 2 * len(clear) > len(slow):
+            finding, gathered = clear[0].finding, _gathered([case.finding for case in fast.values()])
+            finding = replace(finding, notes=(*finding.notes, *gathered))
+            for place, case in zip(fast, slow, strict=True):
+                self.cases[place] = replace(case, finding=finding)
+
+    async def _experiment(self, step: float, longest: float) -> None:
+        """Where something is held: how much of it at once, for how long, and whether nginx would let it go."""
+        held = {place: case for place, case in enumerate(self.cases) if case.finding.kind in ("held", "batches")}
+        if not held:
+            return
+        worst = next(iter(held.values()))
+        released, large = await self._ask_all([ways.released(worst.way), ways.volume(worst.way)], longest)
+        self.cases += [released, large]
+        if worst.finding.kind == "held" and released.finding.bad and large.finding.batch is None:
+            self.cases.append(await self._ask(ways.unhurried(worst.way, step), longest))
+        if large.finding.kind == "streams":  # then this machine may have stood still before
+            again = await self._ask_all([case.way for case in held.values()], longest)
+            for place, case in zip(held, again, strict=True):
+                self.cases[place] = case
+
+    async def _fall_silent(self) -> None:
+        case = await self._ask(ways.idle(self.idle), self.idle + 10)
+        self.cases.append(case)
+        if case.finding.kind == "cut":
+            beating = ways.idle(self.idle, max(case.finding.seconds / 3, 0.1))
+            self.cases.append(await self._ask(beating, self.idle + 10))
+
+    # -- somebody else's stream --------------------------------------------------------------------------------------
+
+    async def _foreign(self, first: Case) -> None:
+        if first.finding.kind == "no stream" or first.recording.status == 204:
+            return
+        longest = self._patience(first)
+        for way in ways.FOREIGN:
+            if way.name != first.way.name and first.way.method == "GET":
+                self.cases.append(await self._ask(way, longest))
+        self._compare()
+        await self._come_back(first.recording)
+        if self.idle:
+            await self._wait_idle(first.way)
+
+    def _patience(self, first: Case) -> float:
         """Seconds for the other ways, where the first one streams: it need not be as long again."""
-        paced = bursts(first.pieces)
-        if self.cases[0].finding.kind != "streams" or len(paced) < 5:
+        paced = bursts(first.recording.pieces)
+        if first.finding.kind != "streams" or len(paced) < 5:
             return self.seconds
         return min(self.seconds, max(_AT_LEAST, 3 * paced[4].at))
 
@@ -175,51 +186,44 @@ class Hunt:
         streamed = next((case.recording for case in self.cases if case.finding.kind == "streams"), None)
         if streamed is not None:
             self.cases[:] = [
-                Case(case.name, case.recording, compared(case.finding, case.recording, streamed), case.asked)
-                for case in self.cases
+                replace(case, finding=compared(case.finding, case.recording, streamed)) for case in self.cases
             ]
 
-    async def _wait_idle(self) -> None:
+    async def _wait_idle(self, way: Way) -> None:
         """Listen for so long, to see whether somebody ends it."""
-        way = Way(f"idle for {self.idle:g} s", self._way().headers, self._way().method)
+        way = replace(way, name=f"idle for {self.idle:g} s")
         self.progress(f"asking: {way.name}")
         recording = await self.asker.ask(way, Limits(self.idle + 1))
         finding = found(recording)
         if not finding.bad and recording.ending == "stopped":
             longest = _longest_silence(recording)
             finding = Finding("streams", f"was left alone for {seconds(longest)} of silence", inferred=True)
-        self.cases.append(Case(way.name, recording, finding, {"idle": f"{self.idle:g}"}))
-
-    def _way(self) -> Way:
-        known = {way.name: way for way in (ways.FIRST, ways.ANY, ways.POST)}
-        return known[self.cases[0].name]
+        self.cases.append(Case(way, recording, finding))
 
 
 def _is_doubtful(finding: Finding) -> bool:
     """Batches, but not those of a buffer's size."""
-    return finding.kind == "batches" and (finding.batch is None or finding.batch < 1000 or finding.seconds < _SHORT)
+    return finding.kind == "batches" and (finding.batch is None or finding.batch % 1024 > 0 or finding.seconds < _SHORT)
 
 
-def _gathered(finding: Finding, doubtful: Sequence[Finding]) -> Finding:
-    """It streams if it is sent slowly."""
-    if len(doubtful) < 3:
-        return finding
-    most = max(one.seconds for one in doubtful)
-    note = f"what is sent faster is gathered for up to {seconds(most)}, as HAProxy does without option http-no-delay"
-    return replace(finding, notes=(*finding.notes, note))
+def _is_clear(slow: Case, fast: Finding) -> bool:
+    """Whether what is sent slowly comes evenly, at least beside what it was when sent fast.
+
+    Each may wait for as long as the others: HAProxy lets the kernel wait for more, for 0.2 s from the first byte on.
+    """
+    return slow.finding.kind == "streams" and unevenness(slow.recording.marks) < max(_BARELY, fast.seconds / 4)
+
+
+def _gathered(fast: Sequence[Finding]) -> tuple[str, ...]:
+    """A word where not chance alone has gathered what was sent fast."""
+    usual = median(finding.seconds for finding in fast)
+    words = f"what is sent faster is gathered for up to {seconds(usual)}, as HAProxy does without option http-no-delay"
+    return (words,) if len(fast) >= 3 and usual < _SHORT else ()
 
 
 def found(recording: Recording) -> Finding:
     """The verdict on one answer: by the sending times if there are any, else by the pattern."""
     return judge(recording) if len(recording.marks) > 1 else infer(recording)
-
-
-def _pairs(recording: Recording) -> list[tuple[Any, Any]]:
-    return list(pairwise(recording.marks))
-
-
-def _order(case: Case) -> int:
-    return [way.name for way in ways.STAMPED].index(case.name)
 
 
 def _shown(recorder: Recorder, now: float) -> bool:

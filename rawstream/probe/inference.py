@@ -10,8 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import pairwise
+from statistics import median
 
-from .arrivals import EVENTS, LINES, PROSE, Recording
+from rawstream.fetched import JSON_LINES
+
+from .arrivals import EVENTS, PROSE, Recording
 from .bursts import TOGETHER, Burst, are_instant, are_torn, bursts, fixed_size, pause, threshold
 from .findings import Finding, amount, plural, seconds
 
@@ -21,6 +24,9 @@ _FLUSH = 0.02  # of the time before it: a buffer that is flushed takes no longer
 _FLOW = 8  # reads: what comes in so many, and not at once, is no buffer either
 _MANY = 3  # messages at once that make one think
 _IDLE = 2.5  # times the usual pause: a longer silence before a cut is one
+_RUSH = 600_000  # bytes a second: what comes faster is gathered by who reads it, 256 KiB at a time
+_STRUCTURED = {EVENTS, "application/json-seq", *JSON_LINES}
+"""Types of streams in which a message ends where a line does, or with an empty one."""
 _GIVEN_UP = {408, 502, 504, 524}
 """Statuses of a proxy that lost patience (524 is Cloudflare's)."""
 
@@ -96,7 +102,7 @@ def _nothing(recording: Recording) -> Finding:
 def _is_document(recording: Recording) -> bool:
     """Whether its type or its length says that it was made before it was sent."""
     kind = recording.content_type
-    if kind == EVENTS or kind in LINES:
+    if kind in _STRUCTURED:
         return False
     streamed = kind in PROSE or kind == "application/json" or not kind or kind.startswith("multipart/")
     return "content-length" in recording.headers or not streamed
@@ -153,17 +159,23 @@ def _paced(recording: Recording, found: list[Burst]) -> Finding:
     each = pause(found)
     if not are_instant(found) or each < _NOTICED:
         return Finding("streams", "streams: it flows without long pauses")
-    size = fixed_size(found)
-    structured = recording.content_type == EVENTS or recording.content_type in LINES
+    if median(burst.size for burst in found) > _RUSH * each:
+        return Finding("streams", "streams: it flows as fast as it is read")
+    flushed = found if _is_whole(recording) else found[:-1]
+    size, torn = fixed_size(flushed), are_torn(flushed)
+    structured = recording.content_type in _STRUCTURED
     messages = sorted(burst.messages for burst in found)[len(found) // 2]
-    torn = are_torn(found)
-    if torn and structured and (messages >= 2 or size) and len(found) >= 3:
-        return _batches(found, size, each, "each ends inside a message, where no origin would flush")
-    if torn and not structured and size and messages >= 2 and recording.content_type != "application/octet-stream":
-        return _batches(found, size, each, "each ends inside a line, where few origins flush")
     # A buffer is not full at once: a first burst that comes early is the origin's own, and so are the like of it.
-    if not torn and found[0].at > 0.5 * each and (limit := threshold(found)):
-        return _batches(found, limit, each, f"each was sent as soon as it had {amount(limit)}")
+    filled = found[0].at > 0.5 * each
+    if torn and structured and (messages >= 2 or size) and len(flushed) >= 2:
+        return _batches(flushed, size, each, "each ends inside a message, where no origin would flush")
+    if torn and size and not structured and recording.content_type != "application/octet-stream":
+        if messages >= 2:
+            return _batches(flushed, size, each, "each ends inside a line, where few origins flush")
+        if filled and not recording.messages:
+            return _batches(flushed, size, each, f"each has exactly {amount(size)}, and few origins cut it so")
+    if not torn and filled and (limit := threshold(flushed)):
+        return _batches(flushed, limit, each, f"each was sent as soon as it had {amount(limit)}")
     if messages >= 2:
         notes = (
             f"about {plural(messages, 'whole message')} a burst, one each {seconds(each)}",
@@ -175,17 +187,23 @@ def _paced(recording: Recording, found: list[Burst]) -> Finding:
     return Finding("streams", "streams", seconds=0.0)
 
 
-def _batches(found: list[Burst], size: int | None, each: float, why: str) -> Finding:
-    sizes = sorted(burst.size for burst in found[:-1])
-    usual = size or sizes[len(sizes) // 2]
+def _is_whole(recording: Recording) -> bool:
+    """Whether the last burst ended before we stopped: then it is one like the others."""
+    return recording.ending == "stopped" and recording.silence > TOGETHER
+
+
+def _batches(flushed: list[Burst], size: int | None, each: float, why: str) -> Finding:
+    usual = size or round(median(burst.size for burst in flushed))
     words = f"arrives in batches of {'' if size else 'about '}{amount(usual)}, one each {seconds(each)}"
-    return Finding("batches", words, batch=usual, seconds=each, notes=(why,))
+    return Finding("batches", words, batch=usual, period=each, seconds=each, notes=(why,))
 
 
 def compared(finding: Finding, recording: Recording, other: Recording) -> Finding:
     """The same URL was asked in two ways, and the `other` answer streamed: what this one's silence then means."""
-    if finding.kind not in ("unknown", "held") and not recording.timed_out:
+    if finding.kind not in ("unknown", "held", "no stream") and not recording.timed_out:
         return finding
+    if recording.content_type not in ("", other.content_type):
+        return finding  # of another type it may be another thing: a whole document, made when it was asked for
     paced = bursts(other.pieces)
     first = recording.first_byte
     if len(paced) < _MANY or not paced[-1].at:

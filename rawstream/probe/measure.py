@@ -32,12 +32,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Asks for one URL. `data` is the body of what is no GET; `headers` go with every request."""
+    """Asks for one URL. `data` is the body of what is no GET; `headers` go with every request.
+
+    context: for https, instead of one that trusts the system's authorities. uds: the path of a Unix socket to connect
+    to, whatever host the URL names.
+    """
 
     url: str
     headers: tuple[tuple[str, str], ...] = ()
     data: bytes = b""
     context: ssl.SSLContext | None = None
+    uds: str | None = None
 
     async def ask(self, way: Way, limits: Limits) -> Recording:
         """What came, however it ended. Raises Unreachable; cancelling it closes the connection."""
@@ -48,8 +53,8 @@ class Asker:
         began = time.monotonic()
         try:
             async with fetch(
-                way.url(self.url), method=way.method, headers=headers, data=data, timeouts=timeouts, ssl=self.context,
-                http_version=way.http_version, check=False,
+                way.url(self.url), method=way.method, headers=headers, data=data, timeouts=timeouts, uds=self.uds,
+                ssl=self.context, http_version=way.http_version, check=False,
             ) as response:  # fmt: skip
                 return replace(await _listen(response, limits), asked_version=way.http_version)
         except (LocalError, ConnectFailed) as exc:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from .arrivals import Recording
-from .culprits import Case
-from .findings import seconds
+from .findings import Case, seconds
 
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 ASCII: Final = ".:+*#"
@@ -62,7 +61,7 @@ def picture(cases: Sequence[Case], width: int = 80, ascii: bool = False) -> list
     end = seconds(span)
     lines = [f"{'':{_NAME}} 0 s{end:>{room - 3}}"]
     for case in cases:
-        name = case.name if len(case.name) <= _NAME else case.name[: _NAME - 1] + ("." if ascii else "…")
+        name = case.way.name if len(case.way.name) <= _NAME else case.way.name[: _NAME - 1] + ("." if ascii else "…")
         shown = strip(case.recording, room, span, ascii) if case in drawn else " " * room
         lines.append(f"{name:{_NAME}} {shown} {_WORD[case.finding.kind]}".rstrip())
     return lines

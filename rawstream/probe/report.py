@@ -4,48 +4,31 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from rawstream.terminal import BOLD, GREEN, RED, YELLOW, Style, on_one_line
+
 from .arrivals import Recording
 from .conclusion import Conclusion, fields
-from .culprits import Case, parties
-from .findings import amount, plural, seconds
+from .culprits import parties
+from .findings import Case, amount, plural, seconds
 from .picture import picture
 
 _HEADING = ("asked for", "head", "first", "pause", "longest", "a read", "a chunk")
 _WIDTHS = (24, 8, 8, 9, 9, 10, 9)
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
-    """How the text may look. `colour` is for terminals that want it."""
-
-    width: int = 80
-    ascii: bool = False
-    colour: bool = False
-
-    def paint(self, text: str, code: str) -> str:
-        """`text` in the colour that `code` stands for (ECMA-48, SGR), where colour is wanted."""
-        return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
-
-
 def text(url: str, cases: Sequence[Case], conclusion: Conclusion, resumed: str, style: Style) -> str:
     """The whole report; the verdict stands last, where a terminal shows it."""
-    lines = [printable(url), _method(cases), ""]
-    drawn = picture(cases, style.width, style.ascii)
+    lines = [on_one_line(url), _method(cases), ""]
+    drawn = picture(cases, min(style.width, 120), not style.blocks)
     if drawn:
         lines += [*drawn, "", *_table(cases), ""]
     lines += _facts(cases, resumed)
     lines += _verdict(conclusion, style)
     return "\n".join(lines) + "\n"
-
-
-def printable(told: str) -> str:
-    """What somebody else wrote, without what a terminal would obey."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in told)
 
 
 def _method(cases: Sequence[Case]) -> str:
@@ -58,7 +41,7 @@ def _table(cases: Sequence[Case]) -> Iterator[str]:
     yield _columns(_HEADING)
     for case in cases:
         if case.recording.ending != "failed":
-            name = case.name if len(case.name) < _WIDTHS[0] else case.name[: _WIDTHS[0] - 2] + "…"
+            name = case.way.name if len(case.way.name) < _WIDTHS[0] else case.way.name[: _WIDTHS[0] - 2] + "…"
             yield _columns((name, *_measures(case.recording)))
 
 
@@ -100,17 +83,17 @@ def _facts(cases: Sequence[Case], resumed: str) -> list[str]:
     if beats:
         lines.append(_fact("heartbeats", str(beats)))
     if resumed:
-        lines.append(_fact("resume", printable(resumed)))
+        lines.append(_fact("resume", on_one_line(resumed)))
     added, removed = fields(cases)
     if added:
-        lines.append(_fact("added", printable(", ".join(added))))
+        lines.append(_fact("added", on_one_line(", ".join(added))))
     if removed:
-        lines.append(_fact("changed", printable(", ".join(removed))))
+        lines.append(_fact("changed", on_one_line(", ".join(removed))))
     on_the_way = {party: why for case in cases for party, why in parties(case.recording.headers).items()}
-    lines += [_fact("on the way", printable(f"{party} ({why})")) for party, why in on_the_way.items()]
-    failed = {case.name: case.finding.words for case in cases if case.finding.kind == "failed"}
+    lines += [_fact("on the way", on_one_line(f"{party} ({why})")) for party, why in on_the_way.items()]
+    failed = {case.way.name: case.finding.words for case in cases if case.finding.kind == "failed"}
     if len(failed) < len(cases):
-        lines += [_fact("failed", printable(f"{name}: {words}")) for name, words in failed.items()]
+        lines += [_fact("failed", on_one_line(f"{name}: {words}")) for name, words in failed.items()]
     return [*lines, ""] if lines else []
 
 
@@ -119,16 +102,16 @@ def _fact(name: str, value: str) -> str:
 
 
 def _verdict(conclusion: Conclusion, style: Style) -> list[str]:
-    code = {0: "1;32", 1: "1;31"}.get(conclusion.exit, "1;33")
+    colour = {0: GREEN, 1: RED}.get(conclusion.exit, YELLOW)
     head, *more = _paragraph("Verdict", verdict(conclusion))
-    lines = [style.paint(line, code) for line in (head, *more)]
+    lines = [style.paint(line, BOLD, colour) for line in (head, *more)]
     for note in conclusion.notes:
         lines += _paragraph("", note)
     culprit = conclusion.culprit
     if culprit is not None:
-        lines += [style.paint(line, "1") for line in _paragraph("Culprit", culprit.name)]
+        lines += [style.paint(line, BOLD) for line in _paragraph("Culprit", culprit.name)]
         for why in culprit.evidence:
-            lines += _paragraph("", printable(why))
+            lines += _paragraph("", on_one_line(why))
         for place, line in enumerate(culprit.mend):
             lines.append(f"{'Mend' if place == 0 else '':9}{line}")
     return lines
@@ -136,7 +119,7 @@ def _verdict(conclusion: Conclusion, style: Style) -> list[str]:
 
 def verdict(conclusion: Conclusion) -> str:
     """The verdict in one line."""
-    words = printable(conclusion.line)
+    words = on_one_line(conclusion.line)
     return f"{words} (inferred)" if conclusion.inferred else words
 
 
@@ -169,8 +152,8 @@ def _way(case: Case) -> dict[str, Any]:
     recording = case.recording
     gaps = _gaps(recording)
     return {
-        "name": case.name,
-        "settings": dict(case.asked),
+        "name": case.way.name,
+        "settings": dict(case.way.settings),
         "verdict": case.finding.kind,
         "words": case.finding.words,
         "inferred": case.finding.inferred,

@@ -6,13 +6,13 @@ the reader's system is (CSS, `prefers-color-scheme`).
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape
 
 from .arrivals import Recording
-from .culprits import Case
-from .findings import amount, seconds
+from .findings import Case, amount, seconds
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 900, 230, 30, 62, 92
 _STYLE = """
@@ -77,8 +77,8 @@ def _step(span: float) -> float:
 def _row(case: Case, y: int, span: float) -> Iterator[str]:
     recording = case.recording
     yield f'<g class="{"bad" if case.finding.bad else "good"}">'
-    yield f'<text x="16" y="{y + 18}">{_text(case.name)}</text>'
-    yield f'<text class="small" x="16" y="{y + 34}">{_text(case.finding.words[:40])}</text>'
+    yield f'<text x="16" y="{y + 18}">{_text(case.way.name)}</text>'
+    yield f'<text class="small" x="16" y="{y + 34}">{_text(_short(case.finding.words))}</text>'
     yield from _joins(recording, y, span)
     most = max((piece.size for piece in recording.pieces), default=1) or 1
     for piece in recording.pieces:
@@ -91,6 +91,11 @@ def _row(case: Case, y: int, span: float) -> Iterator[str]:
     if recording.ending != "stopped":
         yield f'<line class="end" x1="{x}" y1="{y + 32}" x2="{x}" y2="{y + 48}"/>'
     yield "</g>"
+
+
+def _short(words: str) -> str:
+    """What finds room before the axis."""
+    return textwrap.shorten(re.split("[,:]", words)[0], 36, placeholder=" …")
 
 
 def _joins(recording: Recording, y: int, span: float) -> Iterator[str]:

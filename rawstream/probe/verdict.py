@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from statistics import median
+from statistics import median, quantiles
 
 from .arrivals import Mark, Recording
 from .findings import Finding, amount, plural, seconds
@@ -69,6 +69,12 @@ def _held(marks: Sequence[Mark]) -> list[float]:
     return [mark.arrived - mark.sent - least for mark in marks]
 
 
+def unevenness(marks: Sequence[Mark]) -> float:
+    """Seconds by which the delays of the middle half differ: none where all wait alike, half a period for a clock."""
+    low, _, high = quantiles((mark.arrived - mark.sent for mark in marks), n=4)
+    return high - low
+
+
 def together(marks: Sequence[Mark]) -> list[list[Mark]]:
     """The marks in groups of which each arrived together, though its chunks were sent one after the other."""
     groups = [[marks[0]]]
@@ -122,15 +128,18 @@ def _batches(
         and len(sizes) >= 2
         and sum(abs(one - size) <= _SAME * size for one in sizes) >= _MOST * len(sizes)
     )
-    # The last is no measure: it comes with the end. Before the first, gathering began with the first chunk.
+    # The last is no measure: it comes with the end. What was gathered for the first began with the first chunk; when it
+    # comes tells a clock's period only if that began then, too.
     if fixed:
         size = _rounded(size, median(after.end - before.end for before, after in pairwise(recording.marks)))
-    times = [groups[0][0].arrived - held[0], *(group[-1].arrived for group in groups[:-1])]
+    times = [group[-1].arrived for group in groups[:-1]]
+    if len(times) == 1:
+        times.insert(0, groups[0][0].arrived - held[0])
     each = median([after - before for before, after in pairwise(times)])
-    usual = round(median(len(group) for group in groups))
+    usual = round(median(len(group) for group in groups[:-1]))
     words = f"arrives in batches of {'' if fixed else 'about '}{amount(size)}, one each {seconds(each)}"
     note = f"{plural(usual, 'chunk')} a batch"
-    return Finding("batches", words, batch=size if fixed else None, seconds=max(held), notes=(*late, note))
+    return Finding("batches", words, False, size if fixed else None, each, max(held), (*late, note))
 
 
 def _sizes(groups: Sequence[Sequence[Mark]], recording: Recording) -> list[int]:
