@@ -20,6 +20,10 @@ class WrongAnswer(Exception):
     """The peer sent something else than what the workload asks for."""
 
 
+class HeldBack(WrongAnswer):
+    """The right bytes, but not when they were sent: a stream that does not flow."""
+
+
 class Read(NamedTuple):
     """What one `recv` returned, and when (nanoseconds of the monotonic clock)."""
 
@@ -189,6 +193,8 @@ def unzip(answer: AnswerParser) -> None:
 
 def check_head(answer: AnswerParser, coding: str = "") -> None:
     """Raise `WrongAnswer` unless this is the head of a stream of events in chunks, in this content coding."""
+    if not answer.status:
+        raise WrongAnswer("no answer came in the time of the measurement")
     if answer.status != 200:
         raise WrongAnswer(f"status {answer.status} instead of 200: {answer.body[:80]!r}")
     kind = answer.headers.get("content-type", "none").partition(";")[0].strip()
@@ -223,10 +229,10 @@ def check_events(answer: AnswerParser, count: int, coding: str = "") -> list[Eve
 
 
 def check_arrival(events: Sequence[Event], interval: float) -> None:
-    """Raise `WrongAnswer` if most events came after the next one was due: somebody gathers them.
+    """Raise `HeldBack` if most events came after the next one was due: somebody gathers them.
 
     `interval` is in seconds. One late event is the machine's doing.
     """
     held = sum(event.latency > interval * 1e9 for event in events)
     if held > len(events) // 2:
-        raise WrongAnswer(f"{held} of {len(events)} events were held back until others came")
+        raise HeldBack(f"{held} of {len(events)} events came only when later ones were due")

@@ -7,7 +7,7 @@ workload is shown and compared without being entered in a list.
 _ABOUT_THE_RUN = frozenset(
     {
         "server_busy", "fast_server_busy", "reader_busy", "reader_us", "noise", "steal", "load_preempted_per_s",
-        "calibration_slowdown", "calibration_taken", "connections", "subscribers", "workers", "chunks", "reads", "cut",
+        "calibration_apart", "calibration_taken", "connections", "subscribers", "workers", "chunks", "reads", "cut",
         "published", "kernel_per_connection_bytes", "memory_without_bytes", "without_p50_us", "without_p99_us",
     }
 )  # fmt: skip
@@ -122,10 +122,11 @@ NAMES = {
     "memory_bytes": "memory of the server",
     "memory_without_bytes": "memory of the server without slow readers",
     "peak_memory_bytes": "peak memory",
-    "idle_cpu": "CPU while idle",
+    "idle_cpu": "CPU while idle, between heartbeats",
+    "cpu_per_wake_us": "CPU time to send each stream an event after the silence",
     "others_p50_us": "latency of the others, p50",
     "others_p99_us": "latency of the others, p99",
-    "others_p99_ratio": "p99 of the others against a run without slow readers",
+    "others_p99_ratio": "others' p99, with slow readers ÷ without",
     "held_per_slow_bytes": "memory held for each slow reader",
     "growth_per_slow_bytes": "memory still growing for each slow reader",
     "voluntary_switches": "voluntary context switches",

@@ -2,8 +2,8 @@
 
 Before and after each turn a fixed piece of work is done on both cores. It tells two things that no clock of the server
 can: whether somebody else had the core (its wall time is more than its CPU time), and whether the core itself was
-slower than at other times (the same work took more CPU time: a busy sibling thread, a lower frequency). Together with
-what was seen during the turn, each has a limit; a sample above one of them is noisy, and says why.
+slower or quicker than it mostly was (the same work took another CPU time: a busy sibling thread, another frequency).
+Together with what was seen during the turn, each has a limit; a sample above one of them is noisy, and says why.
 """
 
 import os
@@ -16,7 +16,7 @@ LIMITS = {
     "steal": 0.02,
     "load_preempted_per_s": 100.0,
     "calibration_taken": 0.1,
-    "calibration_slowdown": 1.15,
+    "calibration_apart": 1.15,
 }
 """The most of each metric that a quiet sample has. On an idle machine they are 0 to 0.01, a few a second, and 1.05."""
 
@@ -25,7 +25,7 @@ _WORDS = {
     "steal": "the hypervisor took {:.0%} of a core",
     "load_preempted_per_s": "the load was interrupted {:.0f} times a second",
     "calibration_taken": "others took {:.0%} of a core beside the turn",
-    "calibration_slowdown": "a core was {:.2f} times slower than at its best",
+    "calibration_apart": "a core was {:.2f} times slower or quicker than usual",
 }
 
 LIMITED = 0.9

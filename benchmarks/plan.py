@@ -5,35 +5,35 @@ to be told before anything was measured; from the second round on, it is known w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from benchmarks.progress import in_words
 from benchmarks.settings import Settings
-from benchmarks.turns import Outcome, count_turns
+from benchmarks.turns import Outcome, counting_turns
 from benchmarks.workload import Workload
 
-_START = 0.8  # seconds: a server starts, is checked, and is ended; the machine is looked at
+_START = 0.5  # seconds: a server starts, is checked, and is ended; the machine is looked at
 _OPENING = 0.0005  # seconds to open a connection and see that it is served
-COUNTING = 1.7  # seconds of a turn that counts system calls, which is short everywhere
+COUNTING = 1.4  # seconds of a turn that counts system calls, which is short everywhere
 
 
 def turn_seconds(workload: Workload, settings: Settings) -> float:
-    """What a turn of a workload takes, about."""
+    """What a turn of a workload takes, about: the mean of all who take part."""
     s = settings
-    paced = s.paced_warmup + s.paced_seconds + 0.4
-    channel = 50 * s.publish_interval + 0.5
+    paced = s.paced_warmup + s.paced_seconds + 0.2
+    publishing = 50 * s.publish_interval + 0.3
     known = {
         "paced": paced,
-        "paced-tls": paced + 1.0,
-        "paced-gzip": paced + 0.5,
-        "burst": min(s.burst_events * 8e-6, s.burst_seconds) + 0.6,
-        "first": s.first_connections * 0.001 + s.short_warmup + s.short_seconds,
-        "flush": s.flush_groups * (s.flush_wait + 0.001) + 0.2,
-        "fanout": channel + s.fanout_subscribers * _OPENING + s.fanout_seconds + 2 * s.fanout_fast_seconds,
-        "fanout-many": channel + s.many_subscribers * _OPENING + s.many_seconds + 2 * s.many_fast_seconds + 1,
-        "idle": s.idle_connections * _OPENING + s.idle_seconds + 1,
-        "slow": s.slow_subscribers * _OPENING + 2 * s.slow_seconds + 1,
-        "scale": s.paced_warmup + s.paced_seconds / 2 + 0.3 * s.idle_connections * _OPENING,
+        "paced-tls": paced + 0.5,
+        "paced-gzip": paced,
+        "burst": min(s.burst_events * 8e-6, s.burst_seconds) + 0.3,
+        "first": s.first_connections * 0.001 + s.short_warmup + s.short_seconds + 0.1,
+        "flush": s.flush_groups * (s.flush_wait + 0.001),
+        "fanout": publishing + s.fanout_subscribers * _OPENING + 1.5 * s.fanout_seconds + 2 * s.fanout_fast_seconds,
+        "fanout-many": publishing + s.many_subscribers * _OPENING + 1.5 * s.many_seconds + 2 * s.many_fast_seconds,
+        "idle": s.idle_connections * _OPENING + s.idle_seconds + 0.6,
+        "slow": s.slow_subscribers * _OPENING + 2 * s.slow_seconds + 0.2,
+        "scale": s.paced_warmup + s.paced_seconds / 2 + 0.5 * s.idle_connections * _OPENING + 0.3,
     }
     return _START + known.get(workload.name, 3.0)
 
@@ -46,17 +46,13 @@ class Plan:
     settings: Settings
     limit: float | None = None
 
-    def round_turns(self, outcome: Outcome) -> int:
-        """The turns in a round of a workload."""
-        return sum(entry.state == "measured" for entry in outcome.entries)
-
     def round_seconds(self, outcome: Outcome) -> float:
         """What a round of a workload takes."""
-        return self.round_turns(outcome) * turn_seconds(outcome.workload, self.settings)
+        return len(outcome.racing) * turn_seconds(outcome.workload, self.settings)
 
     def counting_turns(self, outcome: Outcome) -> int:
         """The turns of a workload that count system calls."""
-        return count_turns([outcome], replace(self.settings, rounds=0))
+        return counting_turns(outcome, self.settings)
 
     @property
     def counting_seconds(self) -> float:
@@ -66,7 +62,7 @@ class Plan:
     @property
     def turns(self) -> int:
         """How many turns there are, if there is time for all rounds."""
-        timed = self.settings.rounds * sum(map(self.round_turns, self.outcomes))
+        timed = self.settings.rounds * sum(len(outcome.racing) for outcome in self.outcomes)
         return timed + sum(map(self.counting_turns, self.outcomes))
 
     @property
@@ -84,7 +80,7 @@ class Plan:
         names = [outcome.workload.name for outcome in self.outcomes]
         width = max(map(len, names), default=0)
         lines = [
-            f"  {name.ljust(width)}  {self.round_turns(outcome):3} contenders, {in_words(self.round_seconds(outcome))}"
+            f"  {name.ljust(width)}  {len(outcome.racing):3} contenders, {in_words(self.round_seconds(outcome))}"
             for name, outcome in zip(names, self.outcomes, strict=True)
         ]
         if self.counting_seconds:

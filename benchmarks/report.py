@@ -5,6 +5,7 @@ Tables and plots are made from the JSON alone, so that a kept result can be show
 
 import json
 import re
+import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from typing import Any
 
 from benchmarks.noise import LIMITS, reader_limited
 from benchmarks.settings import Settings
-from benchmarks.summary import median_curve, ratio, spread
+from benchmarks.summary import confidence, median_curve, ratio, spread
 from benchmarks.targets import verdicts
 from benchmarks.turns import Entry, Outcome
 
@@ -147,7 +148,7 @@ def notes(result: Json) -> list[str]:
     installed = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)
     found = [
         f"{installed}; {result['machine']['processor']}, {result['machine']['cores']} cores.",
-        f"{rounds_in_words(result)}; medians, (lowest–highest), × rawstream; "
+        f"{rounds_in_words(result)}; medians, (lowest–highest), × rawstream; {_trust(result)}"
         f"the reader itself: {result['reader']['read_us']:.1f} µs a read, echo {result['reader']['echo_us']:.0f} µs.",
     ]
     if interrupted := result.get("interrupted"):
@@ -160,11 +161,34 @@ def notes(result: Json) -> list[str]:
     if noisy:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in _reasons(result).most_common(3))
         found.append(f"Noisy: {noisy} of {total} samples ({reasons}). Don't quote small differences.")
+    if slow := _slow_cores(result):
+        found.append(slow)
     if limited := _where(result, lambda contender: contender["reader_limited"]):
         found.append(f"The reader was busy all the time, and may be the limit, for: {limited}.")
     if limited := _where(result, _could_go_faster):
         found.append(f"The server could have gone faster than its reader (or others on their cores) let it: {limited}.")
     return found
+
+
+def _trust(result: Json) -> str:
+    fewest, most = (f"{confidence(count):.0%}" for count in rounds_of(result))
+    span = most if fewest == most else f"{fewest} to {most}"
+    return f"the interval of a ratio holds the true one with {span}; "
+
+
+def _slow_cores(result: Json) -> str:
+    """A warning where the cores were mostly slower than they can be: no ratio shows it, since all had to bear it."""
+    took = [
+        sample["calibration_us"]
+        for part in result["workloads"].values()
+        for contender in part["contenders"].values()
+        for sample in contender.get("samples", ())
+        if "calibration_us" in sample
+    ]
+    slower = statistics.median(took) / min(took) if took else 1.0
+    if slower < LIMITS["calibration_apart"]:
+        return ""
+    return f"The cores were mostly {slower:.1f} times slower than at their best: another run may have quicker ones."
 
 
 def _could_go_faster(contender: Json) -> bool:

@@ -1,13 +1,13 @@
 """One run: from a plan to the JSON that is kept.
 
 Every workload has its first round, then every workload its second, and so on: what changes slowly on the machine
-concerns all of them, and a run that is cut short has something of each. Where there is a limit, a round that would not
-end within it is left out; how long it takes is known from the one before.
+concerns all of them, and a run that is cut short has something of each. When each has as many as a spread needs, the
+shortest workload has the rest of its rounds, then the next: so where there is a limit, as many as possible have all.
+A round that would not end within the limit is left out; how long it takes is known from the one before.
 """
 
 import sys
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -17,7 +17,7 @@ from benchmarks.machine import machine, programs, versions
 from benchmarks.plan import COUNTING, Plan, turn_seconds
 from benchmarks.progress import Progress
 from benchmarks.subscribers import raise_files
-from benchmarks.turns import Outcome, run
+from benchmarks.turns import Outcome, count_calls, play_round
 
 
 def measure(command: str, plan: Plan, stream: TextIO = sys.stderr) -> report.Json:
@@ -60,28 +60,31 @@ class _Session:
 
     def run(self) -> None:
         """All rounds for which there is time, then the turns that count system calls."""
-        plan = self._plan
-        for self.number in range(1, plan.settings.rounds + 1):
-            for outcome in plan.outcomes:
+        outcomes, rounds = self._plan.outcomes, range(1, self._plan.settings.rounds + 1)
+        for self.number in rounds[: report.ENOUGH_ROUNDS]:
+            for outcome in outcomes:
                 self._round(outcome)
-        for outcome in plan.outcomes:
+        for outcome in sorted(outcomes, key=lambda outcome: self._took[outcome.workload.name]):
+            for self.number in rounds[report.ENOUGH_ROUNDS :]:
+                self._round(outcome)
+        for outcome in outcomes:
             self._count(outcome)
 
     def _round(self, outcome: Outcome) -> None:
         plan, self.now = self._plan, outcome.workload.name
         self.progress.each = turn_seconds(outcome.workload, plan.settings)
         if not self._is_time_for(self._took.get(self.now, 0.0) + plan.counting_seconds):
-            self.progress.drop(plan.round_turns(outcome))
+            self.progress.drop(len(outcome.racing))
             return
         before = self.elapsed
-        run(outcome, replace(plan.settings, rounds=1, count_calls=False), _Numbered(self.progress, self.number))
+        play_round(outcome, self.number, plan.settings, self.progress)
         self._took[self.now] = self.elapsed - before
 
     def _count(self, outcome: Outcome) -> None:
         turns, self.now = self._plan.counting_turns(outcome), outcome.workload.name
         self.progress.each = COUNTING
-        if self._is_time_for(COUNTING * turns):
-            run(outcome, replace(self._plan.settings, rounds=0), self.progress)
+        if not turns or self._is_time_for(COUNTING * turns):
+            count_calls(outcome, self._plan.settings, self.progress)
         else:
             outcome.syscalls_missing = "there was no time left for it"
 
@@ -89,15 +92,3 @@ class _Session:
         """Whether something may begin: in the first round everything may, however long it takes."""
         limit = self._plan.limit
         return self.number == 1 or limit is None or self.elapsed + seconds <= limit
-
-
-class _Numbered(Progress):
-    """The progress of one round, which calls it by its number in the whole run."""
-
-    def __init__(self, progress: Progress, number: int) -> None:
-        self._progress = progress
-        self._number = number
-
-    def step(self, what: str) -> None:
-        """The same step of the whole run."""
-        self._progress.step(what.replace("(round 1)", f"(round {self._number})"))

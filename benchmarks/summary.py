@@ -97,14 +97,9 @@ class Ratio:
     """That the true ratio lies from `low` to `high` (0 to 1)."""
     rounds: int
 
-    @property
-    def differs(self) -> bool:
-        """Whether the two are known to differ: the interval, if it is one to trust, does not hold 1."""
-        return self.confidence >= CONFIDENCE and not self.low <= 1 <= self.high
-
-    def as_json(self) -> dict[str, float | bool]:
+    def as_json(self) -> dict[str, float]:
         """The same as a JSON object."""
-        return {**asdict(self), "differs": self.differs}
+        return asdict(self)
 
 
 def ratio(values: Sequence[float], base: Sequence[float]) -> Ratio | None:
@@ -112,16 +107,21 @@ def ratio(values: Sequence[float], base: Sequence[float]) -> Ratio | None:
     ratios = sorted(value / other for value, other in zip(values, base, strict=False) if other)
     if not ratios:
         return None
-    rank, confidence = _rank(len(ratios))
-    return Ratio(statistics.median(ratios), ratios[rank - 1], ratios[-rank], confidence, len(ratios))
+    rank, sure = _rank(len(ratios))
+    return Ratio(statistics.median(ratios), ratios[rank - 1], ratios[-rank], sure, len(ratios))
+
+
+def confidence(rounds: int) -> float:
+    """With how much confidence the interval of so many rounds holds the true ratio (0 to 1)."""
+    return _rank(rounds)[1]
 
 
 def _rank(count: int) -> tuple[int, float]:
     """How far inside the interval of so many ratios may begin, counted from 1, and the confidence that it then has."""
-    rank, confidence, outside = 1, 0.0, 0.0
+    rank, sure, outside = 1, 0.0, 0.0
     for heads in range((count + 1) // 2):
         outside += math.comb(count, heads) / 2**count
         if heads and 1 - 2 * outside < CONFIDENCE:
             break
-        rank, confidence = heads + 1, 1 - 2 * outside
-    return rank, max(confidence, 0.0)
+        rank, sure = heads + 1, 1 - 2 * outside
+    return rank, max(sure, 0.0)

@@ -6,11 +6,12 @@ that is not timed, in which its system calls are counted.
 
 import gc
 import os
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from benchmarks.answer import WrongAnswer
+from benchmarks.answer import HeldBack, WrongAnswer
 from benchmarks.machine import missing, missing_programs
 from benchmarks.noise import Calibration, calibrate, reasons, worst
 from benchmarks.peers import Peer
@@ -25,8 +26,8 @@ from benchmarks.workload import Contender, Sample, Workload
 class Entry:
     """A contender in a workload: its samples, or why there are none.
 
-    `state` is "measured", "missing" (not installed), "cannot" (there is no such thing in it), "failed" (did not start)
-    or "wrong" (its answer was wrong).
+    `state` is "measured", "missing" (not installed), "cannot" (there is no such thing in it), "failed" (did not start),
+    "wrong" (its answer was wrong) or "held back" (it was right, but late).
     """
 
     contender: Contender
@@ -55,6 +56,11 @@ class Outcome:
         """The entries that have samples."""
         return [entry for entry in self.entries if entry.samples]
 
+    @property
+    def racing(self) -> list[Entry]:
+        """The entries that take turns: those that are there, and were never wrong."""
+        return [entry for entry in self.entries if entry.state == "measured"]
+
 
 def enter(workload: Workload, peers: Sequence[Peer]) -> Outcome:
     """Set up a workload with the peers that take part in it; who is not installed is entered as missing."""
@@ -74,33 +80,21 @@ def enter(workload: Workload, peers: Sequence[Peer]) -> Outcome:
     return outcome
 
 
-def count_turns(outcomes: Sequence[Outcome], settings: Settings) -> int:
-    """How many steps of progress `run` will report, if nobody is found wrong."""
-    counts = [sum(entry.state == "measured" for entry in outcome.entries) for outcome in outcomes]
-    counting = bool(tracer()) and settings.count_calls
-    return sum(
-        count * (settings.rounds + (counting and outcome.workload.counts_calls))
-        for count, outcome in zip(counts, outcomes, strict=True)
-    )
-
-
-def run(outcome: Outcome, settings: Settings, progress: Progress) -> None:
-    """Measure a workload, round by round."""
-    for number in range(1, settings.rounds + 1):
-        play_round(outcome, number, settings, progress)
-    count_calls(outcome, settings, progress)
-
-
 def play_round(outcome: Outcome, number: int, settings: Settings, progress: Progress) -> None:
     """Let each contender that is still in the race have one turn; `number` is told to people."""
     with _quiet(settings.load_core):
         try:
-            for entry in outcome.entries:
-                if entry.state == "measured":
-                    progress.step(f"{outcome.workload.name}: {entry.contender.title} (round {number})")
-                    _turn(outcome.workload, entry, settings)
+            for entry in outcome.racing:
+                progress.step(f"{outcome.workload.name}: {entry.contender.title} (round {number})")
+                _turn(outcome.workload, entry, settings)
         finally:
             _judge(outcome)
+
+
+def counting_turns(outcome: Outcome, settings: Settings) -> int:
+    """How many turns `count_calls` will take, if nobody is found wrong before."""
+    counts = outcome.workload.counts_calls and settings.count_calls and tracer() is not None
+    return len(outcome.racing) if counts else 0
 
 
 def count_calls(outcome: Outcome, settings: Settings, progress: Progress) -> None:
@@ -110,6 +104,7 @@ def count_calls(outcome: Outcome, settings: Settings, progress: Progress) -> Non
     if tracer() is None:
         outcome.syscalls_missing = "neither of these is installed: " + ", ".join(TOOLS)
         return
+    failed = []
     with _quiet(settings.load_core):
         for entry in outcome.measured:
             tool = tracer()
@@ -118,7 +113,8 @@ def count_calls(outcome: Outcome, settings: Settings, progress: Progress) -> Non
             try:
                 entry.syscalls = _counted(outcome.workload, entry.contender, settings.counting(), tool)
             except (NotTraced, DidNotStart, WrongAnswer, OSError) as exc:
-                outcome.syscalls_missing = f"{entry.contender.title}: {exc}"
+                failed.append(f"{entry.contender.title}: {exc}")
+    outcome.syscalls_missing = "; ".join(failed)
 
 
 def _turn(workload: Workload, entry: Entry, settings: Settings) -> None:
@@ -132,6 +128,9 @@ def _turn(workload: Workload, entry: Entry, settings: Settings) -> None:
                 workload.check(server, contender, settings)
                 sample = workload.measure(server, contender, settings)
                 peak = server.peak_bytes()
+            except HeldBack as exc:
+                entry.drop("held back", str(exc))
+                return
             except (WrongAnswer, OSError) as exc:
                 entry.drop("wrong", "; its stderr ends in: ".join(filter(None, [str(exc), server.last_error()])))
                 return
@@ -148,12 +147,13 @@ def _calibrated(sample: Sample, machine: Calibration, peak: int) -> Sample:
 
 
 def _judge(outcome: Outcome) -> None:
-    """Say which samples are noisy, now that it is known how quick the machine can be."""
-    entries = outcome.measured
-    quickest = min((sample.metrics["calibration_us"] for entry in entries for sample in entry.samples), default=0.0)
-    for entry in entries:
+    """Say which samples are noisy, now that it is known how quick the machine usually is."""
+    samples = [sample for entry in outcome.measured for sample in entry.samples]
+    usual = statistics.median([sample.metrics["calibration_us"] for sample in samples] or [0.0])
+    for entry in outcome.measured:
         for n, sample in enumerate(entry.samples):
-            metrics = {**sample.metrics, "calibration_slowdown": sample.metrics["calibration_us"] / quickest}
+            took = sample.metrics["calibration_us"]
+            metrics = {**sample.metrics, "calibration_apart": max(took / usual, usual / took)}
             entry.samples[n] = replace(sample, metrics=metrics, noisy=reasons(metrics))
 
 

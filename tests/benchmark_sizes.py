@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 import pytest
@@ -9,7 +10,9 @@ from support import absent
 
 from benchmarks.machine import missing, missing_programs
 from benchmarks.peers import PEERS
+from benchmarks.progress import Progress
 from benchmarks.settings import Settings
+from benchmarks.turns import Outcome, count_calls, play_round
 from benchmarks.workload import Contender
 
 BY_NAME = {peer.name: peer for peer in PEERS}
@@ -49,6 +52,14 @@ TINY = Settings(
     slow_interval=0.01,
     slow_seconds=0.1,
 )
+
+
+def play(outcome: Outcome, settings: Settings) -> None:
+    """All rounds of a workload, and the turns that count its system calls."""
+    progress = Progress(1, io.StringIO())
+    for number in range(settings.rounds):
+        play_round(outcome, number + 1, settings, progress)
+    count_calls(outcome, settings, progress)
 
 
 def need(contender: Contender) -> None:

@@ -8,20 +8,23 @@ import itertools
 import json
 import os
 import resource
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from benchmark_results import BY_NAME, entry, fake, kept, outcome, paced
 
-from benchmarks import cli, report, session
+from benchmarks import cli, report, session, turns
+from benchmarks.peers import PEERS
 from benchmarks.plan import Plan, turn_seconds
 from benchmarks.process import Server
 from benchmarks.progress import Progress, in_words
 from benchmarks.settings import QUICK, Settings
-from benchmarks.syscalls import tracer
+from benchmarks.syscalls import Strace, tracer
 from benchmarks.turns import Outcome, enter
 from benchmarks.workload import Contender, Sample
+from benchmarks.workloads import scale
 
 CORES = sorted(os.sched_getaffinity(0))
 SETTINGS = dataclasses.replace(QUICK, server_core=CORES[0], load_core=CORES[-1])
@@ -125,9 +128,31 @@ def test_turns_that_count_system_calls_are_planned_too() -> None:
 
 def test_every_workload_has_an_expected_time() -> None:
     for workload in cli.COMMANDS["all"]:
-        assert 1 < turn_seconds(workload, QUICK) < 10, workload.name
+        assert 0.5 < turn_seconds(workload, QUICK) < 10, workload.name
     paced, *_ = cli.COMMANDS["all"]
     assert turn_seconds(paced, dataclasses.replace(QUICK, paced_seconds=60.0)) > 60
+
+
+def complete(command: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """What is planned where every peer and a tracer is installed, and cores are enough for two workers."""
+    monkeypatch.setattr(turns, "missing", lambda _: [])
+    monkeypatch.setattr(turns, "missing_programs", lambda _: [])
+    monkeypatch.setattr(turns, "tracer", Strace)
+    monkeypatch.setattr(scale, "_CORES", {0, 1, 2, 3})
+    plan = Plan([cli.entered(workload, PEERS) for workload in cli.COMMANDS[command]], settings)
+    states = {entry.state for outcome in plan.outcomes for entry in outcome.entries}
+    assert states <= {"measured", "cannot"}
+    return plan
+
+
+@pytest.mark.parametrize("command", [command for command in cli.COMMANDS if command != "all"])
+def test_a_quick_look_takes_a_minute_at_most(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert complete(command, QUICK, monkeypatch).seconds <= 60
+
+
+def test_three_rounds_of_everything_fit_into_the_time_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = dataclasses.replace(Settings(), rounds=report.ENOUGH_ROUNDS)
+    assert complete("all", settings, monkeypatch).seconds <= 0.85 * cli.MINUTES * 60, "and the first ones take longer"
 
 
 # -- progress ----------------------------------------------------------------------------------------------------------
@@ -206,6 +231,21 @@ def test_every_workload_has_a_round_before_any_has_another() -> None:
     assert "interrupted" not in found
     steps = [line.partition(" s")[2].split("  ")[1] for line in stream.getvalue().splitlines()]
     assert steps == [f"{name}: floor (bare send loop) (round {n})" for n in (1, 2) for name in ("one", "two")]
+
+
+def test_from_the_fourth_round_on_the_shortest_workload_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So as many as possible have all their rounds when the time is up."""
+    seconds, now, rounds = {"one": 10.0, "two": 1.0}, [0.0], []
+
+    def play_round(outcome: Outcome, number: int, *_: object) -> None:
+        now[0] += seconds[outcome.workload.name]
+        rounds.append((outcome.workload.name, number))
+
+    monkeypatch.setattr(session, "play_round", play_round)
+    monkeypatch.setattr(session, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    session.measure("all", of(lambda *_: Sample({}), rounds=5, limit=50), io.StringIO())
+    early = [(name, n) for n in (1, 2, 3) for name in ("one", "two")]
+    assert rounds == [*early, ("two", 4), ("two", 5), ("one", 4)]
 
 
 def test_rounds_for_which_there_is_no_time_are_left_out() -> None:

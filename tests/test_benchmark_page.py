@@ -202,6 +202,17 @@ def test_rows_are_sorted_by_what_is_measured_and_the_floor_is_a_line() -> None:
     assert "~1.50×" in words_of(root), "one round shows no difference"
 
 
+def test_of_what_can_be_less_than_nothing_no_ratio_is_told() -> None:
+    workload = fake("other", Column("held_per_slow_bytes", "held", ratio=True))
+    values = {"rawstream": [2048.0] * 3, "go": [-512.0] * 3, "aiohttp": [1024.0] * 3}
+    entries = [entry(peer, {"held_per_slow_bytes": each}) for peer, each in values.items()]
+    part = result(outcome(*entries, workload=workload))["workloads"]["other"]
+    (picture,) = Dots("held_per_slow_bytes").draw("other", part)
+    words = words_of(svg_of(picture))
+    assert "-512 B" in words
+    assert [each for each in words if "×" in each] == ["0.50×", "1.00×"]
+
+
 def test_of_a_rate_the_highest_is_on_top() -> None:
     workload = fake("burst", Column("events_per_s", "events/s", ratio=True))
     entries = [entry("aiohttp", {"events_per_s": [5.0]}), entry("rawstream", {"events_per_s": [9.0]})]

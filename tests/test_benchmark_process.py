@@ -44,7 +44,8 @@ def test_the_cpu_time_of_a_process_is_that_of_its_clock() -> None:
 
 def test_memory_and_processes_are_found() -> None:
     assert tree(os.getpid())[0] == os.getpid()
-    assert peak_bytes(os.getpid()) >= resident_bytes(os.getpid()) > 1_000_000
+    now = resident_bytes(os.getpid())  # before the peak, which may rise by what looking costs
+    assert peak_bytes(os.getpid()) >= now > 1_000_000
     assert socket_bytes() >= 0
     assert core_busy_ns(CORES[0]) > 0
 

@@ -52,6 +52,21 @@ def test_the_report_says_when_the_run_was_noisy() -> None:
     assert "\nTargets (in a noisy run: don't trust a verdict)\n" in text
 
 
+def test_the_report_says_when_the_cores_were_mostly_slow() -> None:
+    mostly = result(outcome(entry("rawstream", {"calibration_us": [600.0, 1100.0, 1150.0, 1200.0, 1250.0]})))
+    assert "The cores were mostly 1.9 times slower than at their best" in report.tables(mostly)
+    steady = result(outcome(entry("rawstream", {"calibration_us": [600.0, 610.0, 620.0]})))
+    assert "than at their best" not in report.tables(steady)
+
+
+def test_the_report_says_how_far_an_interval_is_to_be_trusted() -> None:
+    found = result(
+        outcome(entry("rawstream", {"cpu_per_chunk_us": [1.0] * 5})),
+        outcome(entry("rawstream", {"cpu_per_chunk_us": [1.0] * 3}), workload=fake("other")),
+    )
+    assert "the interval of a ratio holds the true one with 75% to 94%" in report.tables(found)
+
+
 def test_the_report_says_when_the_reader_may_be_the_limit() -> None:
     text = report.tables(result(outcome(entry("rawstream", {"cpu_per_chunk_us": [20.0], "reader_busy": [0.95]}))))
     assert "may be the limit, for: rawstream (paced)" in text

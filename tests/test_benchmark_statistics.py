@@ -83,19 +83,6 @@ def test_a_ratios_interval_is_as_narrow_as_its_confidence_allows(rounds: int, in
     assert found.confidence == pytest.approx(confidence, abs=1e-5)
 
 
-def test_two_differ_when_the_interval_leaves_out_1_and_is_one_to_trust() -> None:
-    def differs(*values: float) -> object:
-        found = ratio(values, [10] * len(values))
-        assert found is not None
-        assert found.as_json().keys() == {"median", "low", "high", "confidence", "rounds", "differs"}
-        return found.as_json()["differs"]
-
-    assert differs(11, 12, 13, 14, 15)
-    assert differs(5, 6, 7, 8, 9)
-    assert not differs(9, 12, 13, 14, 15), "it may be the same"
-    assert not differs(20, 20, 20), "too few rounds to know"
-
-
 # -- how quiet the machine was -----------------------------------------------------------------------------------------
 
 
@@ -111,9 +98,9 @@ def test_each_limit_has_its_words(name: str) -> None:
 
 
 def test_a_noisy_sample_says_why() -> None:
-    assert noise.reasons({"noise": 0.3, "steal": 0.0, "calibration_slowdown": 1.4}) == (
+    assert noise.reasons({"noise": 0.3, "steal": 0.0, "calibration_apart": 1.4}) == (
         "others took 30% of the server's core",
-        "a core was 1.40 times slower than at its best",
+        "a core was 1.40 times slower or quicker than usual",
     )
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 from typing import Any
 
 import pytest
-from benchmark_sizes import BY_NAME, CORES, TINY
+from benchmark_sizes import BY_NAME, CORES, TINY, play
 
 from benchmarks import turns as turns_module
-from benchmarks.answer import WrongAnswer
+from benchmarks.answer import HeldBack, WrongAnswer
 from benchmarks.peers import Peer
 from benchmarks.process import Server, Window
-from benchmarks.progress import Progress
 from benchmarks.settings import Settings
 from benchmarks.syscalls import NotTraced
-from benchmarks.turns import count_turns, enter, run
+from benchmarks.turns import counting_turns, enter
 from benchmarks.workload import Column, Contender, Sample, Workload, alone
 
 pytestmark = pytest.mark.either_loop
@@ -34,10 +32,6 @@ def fake(name: str = "paced", **others: Any) -> Workload:
     return Workload(name=name, title=f"{name}: a fake", contenders=alone, columns=(column,), **values)
 
 
-def quiet(total: int = 1) -> Progress:
-    return Progress(total, io.StringIO())
-
-
 def test_peers_take_turns() -> None:
     order: list[str] = []
 
@@ -46,8 +40,7 @@ def test_peers_take_turns() -> None:
         return sample()
 
     outcome = enter(fake(measure=measure), [BY_NAME["floor"], Peer("again", "again", "benchmarks.peers.floor")])
-    assert count_turns([outcome], dataclasses.replace(TINY, rounds=2)) == 4
-    run(outcome, dataclasses.replace(TINY, rounds=2), quiet())
+    play(outcome, dataclasses.replace(TINY, rounds=2))
     assert order == ["floor", "again", "floor", "again"]
     assert [len(entry.samples) for entry in outcome.measured] == [2, 2]
     assert os.sched_getaffinity(0) == set(CORES)
@@ -58,9 +51,19 @@ def test_a_peer_that_is_wrong_is_not_timed() -> None:
         raise WrongAnswer("2 events instead of 3")
 
     outcome = enter(fake(check=check), [BY_NAME["floor"]])
-    run(outcome, TINY, quiet())
+    play(outcome, TINY)
     (entry,) = outcome.entries
     assert (entry.state, entry.reason, entry.samples) == ("wrong", "2 events instead of 3", [])
+
+
+def test_a_peer_that_holds_events_back_is_told_apart_from_a_wrong_one() -> None:
+    def check(server: Server, contender: Contender, settings: Settings) -> None:
+        raise HeldBack("7 of 8 events came late")
+
+    outcome = enter(fake(check=check), [BY_NAME["floor"]])
+    play(outcome, TINY)
+    (entry,) = outcome.entries
+    assert (entry.state, entry.reason, entry.samples) == ("held back", "7 of 8 events came late", [])
 
 
 def test_a_peer_that_turns_wrong_loses_what_it_has() -> None:
@@ -73,7 +76,7 @@ def test_a_peer_that_turns_wrong_loses_what_it_has() -> None:
         return answer
 
     outcome = enter(fake(measure=measure), [BY_NAME["floor"]])
-    run(outcome, dataclasses.replace(TINY, rounds=3), quiet())
+    play(outcome, dataclasses.replace(TINY, rounds=3))
     assert outcome.measured == []
     assert outcome.entries[0].reason == "cut before its end"
 
@@ -82,14 +85,14 @@ def test_a_peer_that_is_not_installed_is_entered_as_missing() -> None:
     stranger = Peer("stranger", "a stranger", "benchmarks.peers.floor", requires=("no-such-server", "h11"))
     outcome = enter(fake(), [stranger])
     assert (outcome.entries[0].state, outcome.entries[0].reason) == ("missing", "not installed: no-such-server")
-    assert count_turns([outcome], TINY) == 0
-    run(outcome, TINY, quiet())
+    assert outcome.racing == []
+    play(outcome, TINY)
     assert outcome.measured == []
 
 
 def test_a_peer_that_does_not_start_is_named() -> None:
     outcome = enter(fake(), [Peer("broken", "broken", "benchmarks.peers.nobody")])
-    run(outcome, TINY, quiet())
+    play(outcome, TINY)
     assert outcome.entries[0].state == "failed"
     assert "No module named" in outcome.entries[0].reason
 
@@ -106,17 +109,16 @@ def test_what_a_peer_has_no_such_thing_for_is_named() -> None:
 
 def test_every_sample_tells_memory_and_how_quiet_the_machine_was() -> None:
     outcome = enter(fake(), [BY_NAME["floor"]])
-    run(outcome, dataclasses.replace(TINY, rounds=2), quiet(2))
+    play(outcome, dataclasses.replace(TINY, rounds=2))
     (entry,) = outcome.entries
-    slowdowns = [found.metrics["calibration_slowdown"] for found in entry.samples]
-    assert min(slowdowns) == 1.0, "beside the quickest"
+    assert all(found.metrics["calibration_apart"] >= 1.0 for found in entry.samples), "from the median"
     assert all(found.metrics["peak_memory_bytes"] > 1_000_000 for found in entry.samples)
     assert all(0 <= found.metrics["calibration_taken"] < 1 for found in entry.samples)
 
 
 def test_a_sample_above_a_limit_is_noisy() -> None:
     outcome = enter(fake(measure=lambda *_: sample(steal=0.5)), [BY_NAME["floor"]])
-    run(outcome, TINY, quiet())
+    play(outcome, TINY)
     assert "the hypervisor took 50% of a core" in outcome.entries[0].samples[0].noisy
 
 
@@ -151,8 +153,8 @@ def test_system_calls_are_counted_in_a_turn_of_their_own(
 ) -> None:
     monkeypatch.setattr(turns_module, "tracer", (lambda: None) if tracer is None else tracer)
     outcome = enter(dataclasses.replace(fake(measure=counted), counts_calls=True), [BY_NAME["floor"]])
-    assert count_turns([outcome], COUNTED) == (2 if tracer else 1)
-    run(outcome, COUNTED, quiet(2))
+    assert counting_turns(outcome, COUNTED) == (1 if tracer else 0)
+    play(outcome, COUNTED)
     (entry,) = outcome.entries
     assert len(entry.samples) == 1, "that turn is not timed"
     if tracer is Counting:
@@ -169,6 +171,6 @@ def test_system_calls_are_counted_in_a_turn_of_their_own(
 def test_where_system_calls_are_not_asked_for_nobody_has_another_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns_module, "tracer", Counting)
     outcome = enter(dataclasses.replace(fake(measure=counted), counts_calls=True), [BY_NAME["floor"]])
-    assert count_turns([outcome], TINY) == 1
-    run(outcome, TINY, quiet())
+    assert counting_turns(outcome, TINY) == 0
+    play(outcome, TINY)
     assert outcome.entries[0].syscalls is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import math
 import resource
 import types
@@ -11,16 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from benchmark_sizes import BY_NAME, TINY, need
+from benchmark_sizes import BY_NAME, TINY, need, play
 
 from benchmarks.answer import Event, Read, WrongAnswer, parse
 from benchmarks.machine import missing_programs
 from benchmarks.peers import Peer
 from benchmarks.process import Usage
-from benchmarks.progress import Progress
 from benchmarks.settings import QUICK
 from benchmarks.syscalls import Strace
-from benchmarks.turns import Outcome, enter, run
+from benchmarks.turns import Outcome, enter
 from benchmarks.workload import Sample, Workload
 from benchmarks.workloads import COMMANDS, FLUSH, PACED, PACED_GZIP, PACED_TLS
 from benchmarks.workloads import burst as burst_workload
@@ -114,7 +112,7 @@ def measured(workload: str | Workload, *names: str) -> dict[str, Sample]:
         assert all(value >= 0 or name in DIFFERENCES for name, value in sample.metrics.items()), sample.metrics
         assert sample.metrics.keys() >= {
             "server_busy", "reader_busy", "noise", "steal", "load_preempted_per_s", "voluntary_switches",
-            "involuntary_switches", "peak_memory_bytes", "calibration_slowdown", "calibration_taken",
+            "involuntary_switches", "peak_memory_bytes", "calibration_apart", "calibration_taken",
         }  # fmt: skip
     return found
 
@@ -124,7 +122,7 @@ def turn(workload: str | Workload, peers: list[Peer], settings: Any) -> Outcome:
     outcome = enter(known, peers)
     for entry in outcome.entries:
         need(entry.contender)
-    run(outcome, settings, Progress(1, io.StringIO()))
+    play(outcome, settings)
     return outcome
 
 
@@ -177,7 +175,7 @@ def test_slow_of_rawstream() -> None:
     assert found.metrics["others_p99_us"] > 0
     assert found.metrics["intended_p99_us"] >= found.metrics["others_p99_us"]
     assert found.metrics["cut"] == 0
-    assert len(found.timeline) > 5, "memory over time"
+    assert len(found.timeline) > 1, "memory over time"
 
 
 @pytest.mark.parametrize("name", ["paced", "fanout"])

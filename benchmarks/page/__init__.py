@@ -25,7 +25,7 @@ _READING = tag(
     "section",
     "<h2>How to read the pictures</h2><p>A dot is the median of the rounds, a thick line their quartiles, a thin one "
     "their range. Behind it stand the value and how many times rawstream's (on asyncio's loop) it is; "
-    "<b>~</b> says that the rounds do not show a difference. The dashed line is the floor: a bare loop of "
+    "<b>~</b> says that the rounds do not agree which of the two is more. The dashed line is the floor: a bare loop of "
     "<code>send</code>, which no server can go below. All servers took turns on the same core, in the same run.</p>",
     id="reading",
 )

@@ -71,7 +71,7 @@ class Frame:
 def frame(series: Sequence[Series], narrow: bool, height: float = 380) -> Frame:
     """The room for these lines: as high as their names need, and as wide as the longest of them."""
     longest = max((len(each.name) for each in series), default=0)
-    names = min(longest * 6.9 + 34, 150 if narrow else 330)
+    names = min(longest * 7.4 + 34, 158 if narrow else 356)
     return Frame(narrow, max(height, 15.0 * len(series) + 60), names)
 
 
@@ -125,7 +125,7 @@ def _one(series: Series, room: Frame, x: Scale, y: Scale, place: float, steps: b
 
 
 def _short(name: str, room: Frame) -> str:
-    most = int((room.names - 24) / 6.9)
+    most = int((room.names - 24) / 7.4)
     return name if len(name) <= most else name[: most - 1].rstrip(" ,(") + "…"
 
 

@@ -74,9 +74,10 @@ class Dots:
     def _row(self, entry: Json, narrow: bool) -> rows.Row:
         found = spread([sample[self.metric] for sample in entry["samples"] if self.metric in sample])
         words, ratio = metrics.show(self.metric, found.median), ""
-        if times := entry["ratios"].get(self.metric):
-            sure = "" if times["differs"] or times["median"] == 1 else "~"
-            ratio = f"{sure}{metrics.times(times['median'])}"
+        times = entry["ratios"].get(self.metric)
+        if times and times["low"] > 0:  # of what can be less than 0 there are no ratios to speak of
+            differs = times["rounds"] >= report.ENOUGH_ROUNDS and not times["low"] <= 1 <= times["high"]
+            ratio = f"{'' if differs or times['median'] == 1 else '~'}{metrics.times(times['median'])}"
         return rows.Row(rows.named(entry, narrow), entry["peer"], found, words, ratio)
 
 

@@ -17,6 +17,8 @@ Json = dict[str, Any]
 WIDE, NARROW = 820, 350
 _LEAST_US = 10.0
 """The left end of a scale of times by ratios, in microseconds: no read comes sooner after its `send`."""
+_LETTER = 7.4
+"""Pixels of a letter, in the weight of rawstream's names."""
 _DISC_EVENTS = 12
 """A disc grows up to this number of events, so that it stays within its row."""
 
@@ -43,7 +45,9 @@ class Rows:
     names: float = 282
     """Pixels for the names, on a wide page."""
     beside: float = 132
-    """And for what stands behind each row."""
+    """And for what stands behind each row,"""
+    last: float = 4
+    """of which the ratio, or the margin, has so many."""
 
     @property
     def width(self) -> float:
@@ -88,7 +92,7 @@ class Rows:
             name, self.left if self.narrow else self.left - 10, above, weight.strip(), "start" if self.narrow else "end"
         )
         if words:
-            yield text(words, self.width - (58 if ratio else 4), above, f"value {weight}".strip(), "end")
+            yield text(words, self.width - self.last, above, f"value {weight}".strip(), "end")
         if ratio:
             yield text(ratio, self.width - 4, above, "value soft halo", "end")
 
@@ -103,7 +107,10 @@ def dots(
     grain: float = 1.0,
 ) -> Drawing:
     """A dot at the median of each, with the quartiles (thick) and the range (thin); `limits` are lines across all."""
-    place = Rows(len(rows), narrow, top=10 + 14 * max(len(limits), 1), names=room([row.name for row in rows]))
+    longest = max(len(row.ratio) for row in rows)
+    last = max(58, 12 + _LETTER * longest) if longest else 4
+    names = room([row.name for row in rows])
+    place = Rows(len(rows), narrow, top=10 + 14 * max(len(limits), 1), names=names, beside=74 + last, last=last)
     drawing = place.drawing()
     values = [value for row in rows for value in (row.found.low, row.found.high)] + [value for value, _ in limits]
     x = scale_for(values, log, place.left, place.right, grain=grain)
@@ -193,7 +200,7 @@ def shares(entries: Sequence[Json], edges: Sequence[float], narrow: bool) -> Dra
         drawing.add(*place.named(number, named(entry, narrow), is_ours(entry["peer"])))
         total = max(sum(entry["histogram"]), 1)
         for column, count in enumerate(entry["histogram"]):
-            if (share := count / total) < 0.005:
+            if (share := count / total) < 0.01:
                 continue
             at = place.left + column * width
             # The words stand over the colour, so it never gets too dark (or, at night, too light) for them.
@@ -214,7 +221,7 @@ def shares(entries: Sequence[Json], edges: Sequence[float], narrow: bool) -> Dra
 
 def room(names: Sequence[str]) -> float:
     """The pixels that the longest of these names needs beside its row."""
-    return min(max(max(map(len, names), default=0) * 6.9 + 20, 180), 400)
+    return min(max(max(map(len, names), default=0) * _LETTER + 20, 180), 400)
 
 
 def named(entry: Json, narrow: bool) -> str:

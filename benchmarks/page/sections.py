@@ -65,8 +65,8 @@ SECTIONS = {
     ),
     "paced-gzip": Section(
         "The same with gzip",
-        "The workload `paced`, compressed and flushed after each event. Who holds events back until a buffer is full "
-        "takes no part: a stream of events has to flow.",
+        "The workload `paced`, compressed and flushed after each event. Who cannot flush, and so holds events back "
+        "until a buffer is full, is named below the figures and not timed: a stream of events has to flow.",
         _PACED,
     ),
     "burst": Section(
@@ -157,7 +157,7 @@ SECTIONS = {
             Curves(
                 "chunks_per_wakeup",
                 "Chunks each time the server wakes up",
-                "Why the cost bends: a server that wakes up for one chunk pays for the waking with that chunk alone.",
+                "They share what waking up costs; with two workers, half as many share it.",
             ),
         ),
     ),
@@ -192,5 +192,5 @@ class _Sizes(dict[str, Any]):
 
 
 class _Unknown:
-    def __format__(self, spec: str) -> str:
+    def __format__(self, _: str) -> str:
         return "…"

@@ -166,6 +166,7 @@ _STATES = {
     "missing": "not installed here",
     "failed": "did not start",
     "wrong": "gave a wrong answer, and is not timed",
+    "held back": "held its events back, and is not timed",
     "cannot": "has no such thing",
 }
 

@@ -1,6 +1,6 @@
 """`burst`: one reader, 200,000 events of 26 bytes with no wait between.
 
-Measured from the request to the end of the answer, or for 1.5 s: some peers would take half a minute.
+Measured from the request to the end of the answer, or for a second: some peers would take half a minute.
 
 * events a second
 * latency of each event from `yield` to the return of the `recv` that brought its last byte: p50, p99

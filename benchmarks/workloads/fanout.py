@@ -23,6 +23,7 @@ With short requests: how long accepting and answering one takes meanwhile (p50, 
 Each subscriber must get each event once and in order; a peer that misses or doubles one is not timed.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -55,9 +56,9 @@ def many(settings: Settings) -> Audience:
     )
 
 
-def measure(few_or_many: bool, server: Server, contender: Contender, settings: Settings) -> Sample:
+def measure(sizes: Callable[[Settings], Audience], server: Server, contender: Contender, settings: Settings) -> Sample:
     """All three rates, one after the other, with the same subscribers."""
-    audience = (few if few_or_many else many)(settings)
+    audience = sizes(settings)
     with Subscribers(server.port) as crowd:
         nobody = _nobody(server, crowd, settings)
         crowd.join(possible(audience.subscribers), settings.timeout)
@@ -169,7 +170,7 @@ FANOUT = Workload(
     title="fanout: 1,000 subscribers of one channel, 20 events a second; then as fast as it goes",
     contenders=alone,
     check=check_channel,
-    measure=partial(measure, True),
+    measure=partial(measure, few),
     unit="delivery",
     counts_calls=True,
     columns=_COLUMNS,
@@ -180,7 +181,7 @@ FANOUT_MANY = Workload(
     title="fanout-many: 15,000 subscribers of one channel, 2 events a second; then as fast as it goes",
     contenders=alone,
     check=check_channel,
-    measure=partial(measure, False),
+    measure=partial(measure, many),
     unit="delivery",
     columns=_COLUMNS,
 )

@@ -102,7 +102,7 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
     empty = sum(map(resident_bytes, workers))
     with Load(read_bytes=_READ_BYTES) as load:
         _connect(load, server.port, size, interval, settings.timeout)
-        load.run(time.monotonic_ns() + int(max(settings.paced_warmup, interval) * 1e9))
+        load.run(time.monotonic_ns() + int(settings.paced_warmup * 1e9))
         busy = [cpu_ns(worker) for worker in workers]
         with Window(server, settings.server_core) as window:
             # Half as long as `paced`: there are many turns, with enough chunks in each. But every stream has one.
