@@ -402,6 +402,81 @@ async def test_the_host_is_the_one_that_the_client_asked_for(serving: Serving, b
         assert (await stranger.head()).startswith(b"HTTP/1.1 421 ")
 
 
+# -- HAProxy -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def haproxy(behind: int, directory: Path, site: str) -> Iterator[int]:
+    """A running HAProxy, the port of which is given, before a server on the port `behind`."""
+    program = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if program is None:
+        absent("haproxy is not installed: `make system-packages` installs it")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        here = replaced(site, ("bind :80", f"bind fd@{listening.fileno()}"), ("127.0.0.1:8000", f"127.0.0.1:{behind}"))
+        (directory / "haproxy.cfg").write_text("global\n    maxconn 100\n" + here)
+        command = [program, "-db", "-q", "-f", str(directory / "haproxy.cfg")]
+        with (directory / "haproxy.log").open("w") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[listening.fileno()]
+            )
+    try:
+        yield port
+        assert process.poll() is None, (directory / "haproxy.log").read_text()
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+def behind_haproxy(tmp_path: Path) -> Before:
+    """`with behind_haproxy(served) as proxy:` HAProxy stands before a server, as the page has it."""
+
+    @contextlib.contextmanager
+    def start(served: Served) -> Iterator[Proxy]:
+        [site] = shown("haproxy")
+        with haproxy(served.server.addresses[0][1], tmp_path, site) as port:
+            proxy = Proxy(port)
+            try:
+                yield proxy
+            finally:
+                for peer in proxy.peers:
+                    peer.close()
+
+    return start
+
+
+@pytest.mark.parametrize("accept", [SSE, "text/plain"])
+async def test_a_stream_passes_haproxy_item_by_item(serving: Serving, behind_haproxy: Before, accept: str) -> None:
+    handler = Waiting()
+    with behind_haproxy(await serving(handler)) as proxy:
+        peer = await proxy.ask(get("/", accept))
+        await peer.until(b"first")
+        assert "finally" not in handler.steps.done
+        handler.go.set()
+        assert b"last" in await peer.until(LAST_CHUNK)
+
+
+@pytest.mark.parametrize("leave", [Peer.reset, Peer.close])
+async def test_a_client_that_leaves_haproxy_closes_the_generator(
+    serving: Serving, behind_haproxy: Before, leave: Callable[[Peer], None]
+) -> None:
+    handler = Waiting()
+    with behind_haproxy(await serving(handler)) as proxy:
+        peer = await proxy.ask(get("/", SSE))
+        await handler.steps.reach("waits")
+        leave(peer)
+        await handler.steps.reach("waits", "finally")
+
+
+async def test_haproxy_says_who_the_client_is(serving: Serving, behind_haproxy: Before) -> None:
+    served = await serving(who, trusted_proxies=("127.0.0.1",))
+    with behind_haproxy(served) as proxy:
+        forged = await proxy.ask(get("/", None, "X-Forwarded-For: 8.8.8.8"), source="127.0.0.2")
+        await forged.until(b"\r\n\r\n")
+        await forged.expect(b"http://test from 127.0.0.2")
+
+
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
