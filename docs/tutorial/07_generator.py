@@ -12,11 +12,8 @@ async def conversation() -> AsyncIterator[str]:
     """Three words that are ready together; then it waits for somebody who has read them."""
     for word in ("Are ", "you ", "there?"):
         yield word
-    try:
-        await asyncio.wait_for(reply.wait(), 0.5)
-        yield " Good."
-    except TimeoutError:
-        yield " Nobody answers."
+    await asyncio.wait([asyncio.create_task(reply.wait())], timeout=0.5)
+    yield " Good." if reply.is_set() else " Nobody answers."
 
 
 async def flush_each(items: AsyncIterator[str], write: Callable[[str], None]) -> None:

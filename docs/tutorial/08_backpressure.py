@@ -3,8 +3,8 @@
 import asyncio
 import socket
 
-ITEM = 1000  # bytes
-ALL = 20_000  # items: 20 MB
+ITEM = 10_000  # bytes
+ALL = 2_000  # items: 20 MB
 MARK = 16 * 1024  # bytes
 
 
