@@ -23,7 +23,7 @@ coverage := $(if $(COVERAGE),--cov --cov-report=term --cov-fail-under=95)
 workers := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types bench bench-peers clean system-packages
+.PHONY: help run test lint types docs bench bench-peers clean system-packages
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -42,6 +42,10 @@ lint: $(VENV)/.installed-test ## ruff: rules and format
 types: $(VENV)/.installed-test ## mypy --strict
 	$(python) -m mypy --strict
 
+docs: $(VENV)/.installed-docs ## build the documentation's site into site/ (open site/index.html)
+	@rm -rf site
+	$(python) -m sphinx --fail-on-warning --keep-going --quiet --fresh-env -c docs -d $(VENV)/doctrees . site
+
 bench: $(VENV)/.installed-bench ## run all benchmarks, in half an hour (ARGS="latency --quick")
 	$(python) -m benchmarks $(or $(strip $(ARGS)),all)
 
@@ -52,7 +56,7 @@ system-packages: ## install the browser, fonts and servers that the tests need (
 	@.ci/system-packages
 
 clean: ## remove environments, caches and builds (measured results stay)
-	rm -rf .venv .venv-* build dist .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist site .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp is renewed when pyproject.toml changes. The package is installed editable: the sources at hand run.
@@ -68,7 +72,8 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.created
 	@$(pip_install) --editable .
 	@touch $@
 
-$(VENV)/.installed-test $(VENV)/.installed-bench: $(VENV)/.installed-%: pyproject.toml | $(VENV)/.created
+extras := $(addprefix $(VENV)/.installed-,test docs bench)
+$(extras): $(VENV)/.installed-%: pyproject.toml | $(VENV)/.created
 	@echo "Installing rawstream[$*] into $(VENV)"
 	@$(pip_install) --editable '.[$*]'
 	@touch $@ $(VENV)/.installed
