@@ -54,7 +54,8 @@ def drawings(result: Json) -> dict[str, str]:
         found["targets"] = verdict.draw(goals, False).svg("Targets", style=style, title=("Targets",))
     for name, part in result["workloads"].items():
         for picture in pictures(name, part):
-            title = f"{name}: {picture.title[0].lower()}{picture.title[1:]}"
+            first, rest = picture.title[0], picture.title[1:]
+            title = f"{name}: {first if rest[:1].isupper() else first.lower()}{rest}"  # "CPU" stays
             found[picture.name] = picture.wide.svg(title, style=style, title=(title, picture.note))
     return found
 
