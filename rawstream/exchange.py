@@ -22,15 +22,14 @@ from .pump import GATHER, Pump
 from .transport import Transport
 from .wire import NEED_DATA, Data, End, Frame, PreparedHead, ServerWire, until_close
 
-_FRAMING = 256 * 1024  # bytes that a body's framing may have beyond the body: 65,536 chunks of a byte each
-
-
+_FRAMING = 256 * 1024  # bytes by which a body's framing may exceed the body: those of 65,536 chunks of a byte each
 _NONE = Headers()
 _TOO_LATE = "the request is answered: its body is read before, or not at all"
 
 
 class RequestBody:
-    """The body of the request under way, taken off the wire as the handler asks for it."""
+    """The body of the request under way, taken off the wire as the handler asks for it: `limit` bytes at most, and
+    after no more than `patience` seconds the next of them."""
 
     __slots__ = (
         "_fed", "_headers", "_limit", "_lines", "_patience", "_piece", "_reader", "_size", "_trailers", "_transport",
@@ -123,7 +122,7 @@ class RequestBody:
 
     def skip(self) -> None:
         """Drop what the handler did not ask for, as far as it is here."""
-        if self._trouble is None:
+        if self._trouble is None and not self._wire.request_ended:
             self._take()
         self._piece = b""
 
@@ -138,7 +137,8 @@ class RequestBody:
 
 
 class StreamSink:
-    """One stream's way to the wire: holds the head back until it may leave, frames, and keeps the stream alive."""
+    """One stream's way to the wire: holds the head back until it may leave, frames, and keeps the stream alive.
+    `close` is due, however the stream ends."""
 
     __slots__ = (
         "_deadlines", "_encoder", "_frame", "_gzip", "_head", "_heartbeat", "_patience", "_prelude", "_pulse",
