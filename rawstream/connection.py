@@ -6,7 +6,7 @@ chunk through it, from `yield` to the socket:
 1. The handler's generator yields an item.                                              (your code)
 2. The stream's encoder makes bytes of it: `data: …`, `,"是"`, a line.                    formats
 3. The pump gathers them until the generator waits, and then writes.                      pump
-4. The sink puts the response's head before the first of them, and frames them.           exchange, wire
+4. The sink puts the head before the first of them, compresses if asked to, and frames.   exchange, encoding, wire
 5. The transport hands them to the socket; if the reader is behind, the pump waits.       transport
 
 Each wait of the generator goes up to the task, and each wake-up down again, through all that awaits it. So the pump is
@@ -100,6 +100,7 @@ class Connection:
 
     @property
     def _last_call(self) -> float:
+        """Seconds for which a request is waited for while the server closes."""
         return _AGAIN if self._requests else _FIRST
 
     # -- a request ---------------------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ class Connection:
 
     async def _refuse(self, error: Exception, reason: observe.Reason) -> None:
         """Answer what is no request, or not to be served, as well as can be, and close."""
-        assert self._wire.answerable, "what goes wrong once a request is here is told by _fail"
+        assert self._wire.answerable, "what goes wrong once a request is here is told by its Cycle"
         number = new_id()
         answer = answers.failure(error, number, self._wire.accept)
         own = [*answers.fields(answer.headers), ("Connection", "close")]

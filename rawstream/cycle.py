@@ -35,6 +35,7 @@ from .wire import ServerWire
 log = logging.getLogger("rawstream")
 
 new_id = map(f"{secrets.token_hex(3)}-{{}}".format, itertools.count(1)).__next__
+"""A name for the next request, as 9f3c01-17: its process, by chance, and its number there."""
 
 _PIECE = 64 * 1024  # bytes of a body handed over at once, so that a reader who stops holds no more of a large one
 
@@ -206,7 +207,7 @@ class Cycle:
             if error is not None:
                 raise error
             if sink is not None and pump is not None:
-                sink.finish(pump.take())
+                sink.finish(pump.take())  # an encoder of the user's own may fail
         except Disconnected:
             raise
         except Exception as failure:

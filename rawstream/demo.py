@@ -124,10 +124,9 @@ class Settings:
     @classmethod
     def read(cls, given: object) -> Settings:
         """Check what a client sent. Raises HTTPError 400, which says what would be right."""
-        given = _named(given, '{"text": "hello", "delay": 0.1}', "text", "delay", "repeat", "buffer")
-        text = given.get("text", TEXT)
+        settings = cls(**_named(given, '{"text": "hello", "delay": 0.1}', "text", "delay", "repeat", "buffer"))
+        text: object = settings.text  # what JSON holds there, until it is checked
         _require(isinstance(text, str) and len(text) <= MAX_TEXT, f"text is a string of at most {MAX_TEXT} characters")
-        settings = cls(**given)
         _require(_within(settings.delay, 0, 10), "delay is a number of seconds from 0 to 10")
         _require(_within(settings.repeat, 1, 1000, int), "repeat is a whole number from 1 to 1000")
         _require(_within(settings.buffer, 0, 2**20, int), "buffer is a whole number of bytes from 0 to 1048576")

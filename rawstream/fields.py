@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 Pairs: TypeAlias = Iterable[tuple[str, str]] | Mapping[str, str]
 
 
 def pairs(headers: Pairs) -> tuple[tuple[str, str], ...]:
-    """Header fields as pairs, whichever way they were given."""
+    """Header fields as pairs, whichever way they were given: pairs, a mapping, or `Headers` with repeated names."""
     if type(headers) in (list, tuple):
         return tuple(headers)  # type: ignore[arg-type]  # the usual way, and isinstance(_, Mapping) is slow
     if isinstance(headers, Headers):
@@ -25,22 +25,18 @@ class _MultiMap(Mapping[str, str]):
     """Names with one or more values each, in the order in which they came."""
 
     __slots__ = ("_keys", "pairs")
+    _key: ClassVar[staticmethod[[str], str]] = staticmethod(lambda name: name)
+    """What of a name counts when it is compared: here all of it."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self.pairs = tuple(pairs)
+        key = self._key
         # Looked through from end to end: for the few that there are, a dict is four times as large, and no faster.
-        self._keys = self._keys_of(self.pairs)
-
-    @staticmethod
-    def _key(name: str) -> str:
-        return name
-
-    @staticmethod
-    def _keys_of(pairs: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-        return tuple([name for name, _ in pairs])
+        self._keys = tuple([key(name) for name, _ in self.pairs])
 
     @staticmethod
     def _one(values: list[str]) -> str:
+        """What several values of a name are as one."""
         return values[-1]
 
     def get_all(self, name: str) -> list[str]:
@@ -92,14 +88,7 @@ class Headers(_MultiMap):
     """
 
     __slots__ = ()
-
-    @staticmethod
-    def _key(name: str) -> str:
-        return name.lower()
-
-    @staticmethod
-    def _keys_of(pairs: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-        return tuple([_lower(name) for name, _ in pairs])
+    _key = staticmethod(_lower)
 
     @staticmethod
     def _one(values: list[str]) -> str:

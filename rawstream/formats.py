@@ -1,7 +1,7 @@
 """Items to body bytes, and which format a client is sent.
 
 A format is a content type and an encoder; a stream has an encoder of its own, since a JSON array must know its first
-item. Nothing here waits or writes: the pump asks for the bytes of an item, the connection for those of the end.
+item. Nothing here waits or writes: the pump asks for the bytes of an item, the stream's sink for those of the end.
 """
 
 from __future__ import annotations
@@ -158,6 +158,7 @@ class ServerSentEvents(_Plain):
                 pass  # told below
         event = item if isinstance(item, sse.Event) else sse.Event(item)
         _check_name(event)
+        # An Event without data stays without; a None that was yielded is JSON's null.
         if not isinstance(event.data, str) and (event.data is not None or event is not item):
             event = dataclasses.replace(event, data=_utf8(event.data, _to_json).decode())
         try:

@@ -11,13 +11,14 @@ class Inbox:
 
     __slots__ = ("_block", "_parts", "_place", "_size")
 
-    _block: bytes
-    _parts: list[bytes]
-    _place: int
-    _size: int
-
     def __init__(self) -> None:
         self.clear()
+
+    def clear(self) -> None:
+        """Drop all of it."""
+        self._parts: list[bytes] = []
+        self._block = b""  # what was given out in part, up to `_place`
+        self._place = self._size = 0
 
     def __len__(self) -> int:
         return self._size
@@ -28,7 +29,7 @@ class Inbox:
         self._size += len(data)
 
     def take(self, lines: float = LINES) -> bytes:
-        """The next piece, with at most so many ends of `lines`; b"" if there is none."""
+        """The next piece, with at most so many ends of `lines` (math.inf: any); b"" if there is none."""
         if not self._block:
             self._block = b"".join(self._parts)
             self._parts.clear()
@@ -40,9 +41,3 @@ class Inbox:
         if self._place == len(self._block):
             self._block, self._place = b"", 0  # it is not held: the loop's buffers have room for far more than has come
         return piece
-
-    def clear(self) -> None:
-        """Drop all of it."""
-        self._parts = []
-        self._block = b""  # what was given out in part, up to `_place`
-        self._place = self._size = 0

@@ -39,7 +39,7 @@ class Listening:
         self._accept = accept
         self._take = take
         self._servers: list[asyncio.Server] = []
-        self._read: set[socket.socket] = set()  # those from which we accept ourselves
+        self._accepting: set[socket.socket] = set()  # those from which we accept ourselves
         self._file = None if unix is None else sockets.SocketFile(unix)
 
     @property
@@ -60,7 +60,7 @@ class Listening:
                     sock.listen(sockets.BACKLOG)
                     sock.setblocking(False)
                     self._loop.add_reader(sock, self._take_some, sock, self._take)
-                    self._read.add(sock)
+                    self._accepting.add(sock)
         except BaseException:
             self._stop_reading()
             for server in self._servers:
@@ -91,12 +91,12 @@ class Listening:
             take(connection, address)
 
     def _read_again(self, sock: socket.socket, take: Callable[[socket.socket, Any], None]) -> None:
-        if sock in self._read:
+        if sock in self._accepting:
             self._loop.add_reader(sock, self._take_some, sock, take)
 
     def _stop_reading(self) -> None:
-        while self._read:
-            sock = self._read.pop()
+        while self._accepting:
+            sock = self._accepting.pop()
             self._loop.remove_reader(sock)
             sock.close()
 

@@ -1,6 +1,6 @@
 """The values that pass between a connection and a handler: requests, responses, streams. All of them are frozen.
 
-Nothing here does I/O; a `Request` gets its body from the connection that made it.
+Nothing here does I/O; a `Request` gets its body from `exchange.RequestBody`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Body(Protocol):
-    """Where a `Request` gets its body from: the connection."""
+    """Where a `Request` gets its body from."""
 
     @property
     def trailers(self) -> Headers:
@@ -177,12 +177,15 @@ class Response:
 
     @classmethod
     def text(cls, text: str, status: int = 200, headers: Pairs = ()) -> Response:
-        """`text` as UTF-8 `text/plain`, or as the Content-Type that `headers` names. Raises AnswerError."""
+        """`text` as UTF-8 `text/plain`, or as the Content-Type that `headers` names.
+
+        Raises AnswerError, and UnicodeEncodeError for half a surrogate pair.
+        """
         return cls(status, _typed("text/plain; charset=utf-8", headers), text.encode())
 
     @classmethod
     def json(cls, value: Any, status: int = 200, headers: Pairs = ()) -> Response:
-        """`value` as JSON. Raises TypeError or ValueError for what JSON cannot hold."""
+        """`value` as JSON (RFC 8259). Raises TypeError or ValueError for what it cannot hold, else as `text` does."""
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return cls(status, _typed("application/json; charset=utf-8", headers), text.encode())
 

@@ -1,6 +1,6 @@
 """What an operator can see of a running server: its counts, and the access log.
 
-The connection and the server tell it what happens, each in one call; it decides nothing. The counts belong to the
+The server and each request's cycle tell it what happens, in one call; it decides nothing. The counts belong to the
 process and are plain numbers: everything runs in the loop's thread, so there are no locks. The access log is a logger
 and is switched on as loggers are: `rawstream.access` at INFO. While it is off it costs one look at its level.
 """
@@ -116,7 +116,7 @@ class Counter(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """One request's story, from `began` to `ended`. The connection fills it in."""
+    """One request's story, from `began` to `ended`. Its cycle fills it in, or of a refused head the connection."""
 
     request: Request | None
     """None: it never became one, its head was refused. Then nothing need be said before `ended`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from .config import Timeouts
@@ -48,11 +49,7 @@ class Patience:
     def first_item(self, pump: Pump) -> None:
         """A stream begins: its first item is due."""
         if self._timeouts.first_item is not None:
-
-            def look() -> None:
-                if not (pump.taken or pump.parts):
-                    self._too_late()
-
+            look = partial(self._look_for_first_item, pump)
             self._due.append(self._deadlines.after(self._timeouts.first_item, look))
 
     def told(self) -> None:
@@ -75,6 +72,10 @@ class Patience:
         """The request has ended."""
         for deadline in self._due:
             deadline.cancel()
+
+    def _look_for_first_item(self, pump: Pump) -> None:
+        if not (pump.taken or pump.parts):
+            self._too_late()
 
     def _too_late(self) -> None:
         if self._transport.watched is not None:

@@ -30,7 +30,10 @@ class Router:
         self._routes: dict[tuple[str, ...], dict[str, Handler]] = {}
 
     def route(self, method: str, path: str) -> Callable[[H], H]:
-        """A decorator that adds a handler for any method. Raises LocalError for a path that cannot be, or is taken."""
+        """A decorator that adds a handler for any method: "PATCH", say, in capitals, as requests have it.
+
+        Raises LocalError for a path that cannot be, or is taken.
+        """
         pattern = _pattern(path)
 
         def add(handler: H) -> H:

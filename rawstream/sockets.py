@@ -10,6 +10,7 @@ import socket
 import stat
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 from .errors import LocalError
 
@@ -109,7 +110,11 @@ def _is_stale(path: str) -> bool:
 
 
 async def bound(hosts: Sequence[str | None], port: int) -> list[socket.socket]:
-    """A socket for each address of each host, all on the same port."""
+    """A socket for each address of each host (None, "": all of this machine), on the same port; not listening yet.
+
+    port: 0 takes one that is free. An address that this machine does not have is left out, unless there is no other.
+    Raises OSError, and then leaves nothing open; so does cancelling it.
+    """
     loop = asyncio.get_running_loop()
     sockets: list[socket.socket] = []
     absent: OSError | None = None
@@ -118,20 +123,15 @@ async def bound(hosts: Sequence[str | None], port: int) -> list[socket.socket]:
             for family, kind, proto, _, address in await loop.getaddrinfo(
                 host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             ):
-                sock = socket.socket(family, kind, proto)
-                sockets.append(sock)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 try:
-                    sock.bind((address[0], port, *address[2:]))
+                    sock = _bound_tcp(family, kind, proto, (address[0], port, *address[2:]))
                 except OSError as exc:
                     if exc.errno != errno.EADDRNOTAVAIL:
                         raise
                     absent = exc  # a name may have addresses that this machine does not have (::1, often)
-                    sockets.pop().close()
-                    continue
-                port = sock.getsockname()[1]
+                else:
+                    sockets.append(sock)
+                    port = sock.getsockname()[1]
         if not sockets and absent is not None:
             raise absent
     except BaseException:
@@ -141,8 +141,21 @@ async def bound(hosts: Sequence[str | None], port: int) -> list[socket.socket]:
     return sockets
 
 
+def _bound_tcp(family: int, kind: int, proto: int, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def listen(sockets: Sequence[socket.socket], write_stall: float) -> None:
-    """Tune them and listen, or raise OSError and close them."""
+    """Tune them (`write_stall` in seconds) and listen, or raise OSError and close them."""
     try:
         for sock in sockets:
             tune(sock, write_stall)
@@ -154,7 +167,7 @@ def listen(sockets: Sequence[socket.socket], write_stall: float) -> None:
 
 
 def tune(sock: socket.socket, write_stall: float) -> None:
-    """Options that accepted connections inherit, where the platform has them."""
+    """Options that accepted connections inherit, where the platform has them; `write_stall` in seconds."""
     if sock.family == getattr(socket, "AF_UNIX", None):
         return
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):

@@ -34,6 +34,7 @@ _HOST = re.compile(r"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})++|\[[0-
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _LONGEST_SIZE = 18  # bytes of such a line without an extension
 _NOT_IN_TRAILERS = (b"content-length", b"transfer-encoding", b"host")
+_TOO_MUCH = "a chunked body has fewer bytes of extensions and trailers here"
 
 # What h11 says, by how it begins, and what the peer is told: h11 quotes the bytes, as Python writes them.
 _TOLD = {
@@ -207,7 +208,8 @@ class ChunkedBody:
             try:
                 if self._next == self._end_of_chunk and not b"\r\n".startswith(line):
                     raise ProtocolError("a chunk is as long as its size says")  # at the first byte that is too many
-                if len(line) > max(self._allowance, 2 if self._next == self._trailer else _LONGEST_SIZE):
+                free = 2 if self._next == self._trailer else _LONGEST_SIZE  # bytes of a line that costs nothing
+                if len(line) > max(self._allowance, free):
                     raise HeadTooLarge(_TOO_MUCH)
                 if not end:
                     self._line = line
@@ -253,6 +255,3 @@ class ChunkedBody:
         self._allowance -= size
         if self._allowance < 0:
             raise HeadTooLarge(_TOO_MUCH)
-
-
-_TOO_MUCH = "a chunked body has fewer bytes of extensions and trailers here"

@@ -15,6 +15,7 @@ Work: TypeAlias = tuple[int, float]
 """In which turn somebody works, and until when."""
 
 NO_WORK: Work = -1, 0.0
+"""Of who has not begun: it was in no turn that there is."""
 
 
 class Turns:

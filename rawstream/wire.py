@@ -1,9 +1,9 @@
 """HTTP/1.1 on h11: bytes in, events out, and back. All protocol state lives here, in h11. No I/O, no asyncio.
 
 This is the only module that imports h11. h11 parses and writes every head, chooses the framing, writes every end and
-knows what may come next; we keep no state beside it but whether we have refused what it took. Two things are ours: what
-h11 leaves to its user, most of it in `strict`; and `frame`: once the head of a stream is out, the bytes of a piece of
-its body depend on that piece alone. `start` hands out a pure function for that, which costs a tenth of `h11.Data`.
+knows what may come next; beside it we keep `_refused` and `_bodiless` alone, which it does not tell. Two things are
+ours: what h11 leaves to its user, most of it in `strict`; and `frame`: once the head of a stream is out, the bytes of a
+piece of its body depend on that piece alone. `start` hands out a pure function for that, at a tenth of `h11.Data`.
 """
 
 from __future__ import annotations

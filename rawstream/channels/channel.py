@@ -28,7 +28,6 @@ Attend: TypeAlias = "Callable[[Store, Channel], Coroutine[Any, Any, None]]"
 TTL = 3600.0
 """Seconds for which a channel that was closed can be read."""
 
-
 HEARTBEAT = 15.0
 """Seconds of silence after which subscribers are sent a comment: one timer for all of them."""
 

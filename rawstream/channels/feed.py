@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from .channel import Channel
 
 _AGAIN = 1.0  # seconds, and up to as many more, after which a log that could not be read is asked again
-
-
 _EVENTS, _LINES = ServerSentEvents(), JsonLines()  # for what is said beside the log's entries
 
 
@@ -81,7 +79,7 @@ class Feed:
         """Nothing more will be written."""
         self._ready = False  # it waits for what comes next
 
-    # -- what the connection calls -----------------------------------------------------------------------------------
+    # -- what the request's cycle and sink call ----------------------------------------------------------------------
 
     def __aiter__(self) -> Feed:
         return self

@@ -26,7 +26,6 @@ from .slices import Slices
 _FOR_EVER = math.inf  # the lease of a run that cannot outlive its store
 _LONGEST = 1e9  # seconds, 31 years: every store can add as much to the time
 
-
 _open: WeakSet[Hub] = WeakSet()
 
 
@@ -153,7 +152,7 @@ class Hub:
 
     async def find(self, id: str) -> Run:
         """The run of this id, wherever it works. Raises NotFound (404), BadName (400) and StoreUnavailable (503)."""
-        channel = self.run_channel(checked_name(id))
+        channel = self.run_channel(id)
         if await (await self.store()).state(channel.log) is None:
             raise NotFound(f"there is no run {id}")
         return Run(self, channel)

@@ -95,7 +95,6 @@ class Owner:
         self._ttl = ttl
         self._linger = linger
         self._alone: asyncio.TimerHandle | None = None  # when nobody has read it for too long
-        self._looking: asyncio.Task[None] | None = None  # whether it is so everywhere
         self._appended = 0
         self._waiting: deque[bytes] = deque()  # to be appended
         self._tail: Tail | None = None
@@ -239,7 +238,7 @@ class Owner:
 
     def doubt(self) -> None:
         """The log may be gone, or its end have been missed."""
-        self._looking = self._hub.spawn(self._stop_if_ended())
+        _ = self._hub.spawn(self._stop_if_ended())
 
     async def _stop_if_ended(self) -> None:
         with contextlib.suppress(StoreUnavailable):
@@ -264,21 +263,17 @@ class Owner:
 
     def _nobody_reads(self) -> None:
         self._alone = None
-        self._looking = self._hub.spawn(self._stop_if_alone())
+        _ = self._hub.spawn(self._stop_if_alone())
 
     async def _stop_if_alone(self) -> None:
-        """... here; other processes tell it of their readers in the store."""
-        try:
+        """Nobody reads it here: look whether it is so in other processes, which tell the store of their readers."""
+        ended = False
+        with contextlib.suppress(StoreUnavailable):
             state = await self._store.state(self._log)
-            if self._store.shared and state is not None and state.read is not None and state.read < LEASE:
-                again = True
-            else:
-                again = bool(self._channel.subscribers) or not await self._store.end(
-                    self._log, END, STOPPED, token=self._token, ttl=self._ttl
-                )
-        except StoreUnavailable:
-            again = True
-        if again and not self._over:
+            elsewhere = self._store.shared and state is not None and state.read is not None and state.read < LEASE
+            if not elsewhere and not self._channel.subscribers:
+                ended = await self._store.end(self._log, END, STOPPED, token=self._token, ttl=self._ttl)
+        if not ended and not self._over:
             self.read_by(self._channel.subscribers)
 
     def _encode(self, item: Any) -> bytes:

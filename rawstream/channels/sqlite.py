@@ -144,30 +144,10 @@ class SqliteStore:
         return await self._database.do(work, partial(self._deliver, name)) is not None
 
     async def read(self, name: str, after: Id, limit: int) -> list[Entry]:
-        now = self._now()
-
-        def work(db: Connection) -> list[Entry]:
-            log = self._find(db, name, now)
-            if log is None:
-                return []
-            query = "SELECT ms, n, event, data FROM entries WHERE log = ? AND (ms, n) > (?, ?) ORDER BY ms, n LIMIT ?"
-            rows = db.execute(query, (name, *max(after, self._too_old(log, now)), limit))
-            return [Entry(Id(ms, n), event, data) for ms, n, event, data in rows]
-
-        return await self._database.do(work)
+        return await self._select(name, after, "ms, n", limit)
 
     async def newest(self, name: str, count: int) -> list[Entry]:
-        now = self._now()
-
-        def work(db: Connection) -> list[Entry]:
-            log = self._find(db, name, now)
-            if log is None:
-                return []
-            query = "SELECT ms, n, event, data FROM entries WHERE log = ? AND (ms, n) > (?, ?) ORDER BY n DESC LIMIT ?"
-            rows = db.execute(query, (name, *self._too_old(log, now), count)).fetchall()
-            return [Entry(Id(ms, n), event, data) for ms, n, event, data in reversed(rows)]
-
-        return await self._database.do(work)
+        return (await self._select(name, START, "ms DESC, n DESC", count))[::-1]
 
     async def state(self, name: str) -> State | None:
         now = self._now()
@@ -263,6 +243,21 @@ class SqliteStore:
         row = db.execute(query, (name,)).fetchone()
         log = None if row is None else _Log(*row)
         return None if log is None or log.over <= now else log
+
+    async def _select(self, name: str, after: Id, order: str, limit: int) -> list[Entry]:
+        """The first entries in this order, which is that of the table's key, of those that are held after `after`."""
+        now = self._now()
+
+        def work(db: Connection) -> list[Entry]:
+            log = self._find(db, name, now)
+            if log is None:
+                return []
+            place = max(after, self._too_old(log, now))
+            held = "SELECT ms, n, event, data FROM entries WHERE log = ? AND (ms, n) > (?, ?)"
+            rows = db.execute(f"{held} ORDER BY {order} LIMIT ?", (name, *place, limit))
+            return [Entry(Id(ms, n), event, data) for ms, n, event, data in rows]
+
+        return await self._database.do(work)
 
     def _make(self, db: Connection, name: str, log: _Log, now: float) -> _Log:
         self._sweep(db, now)  # one of this name may be among them

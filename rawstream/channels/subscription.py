@@ -1,4 +1,4 @@
-"""What a handler returns to let its client read a channel. It becomes a stream when the connection asks for it."""
+"""What a handler returns to let its client read a channel. It becomes a stream when the request's cycle calls it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from .feed import Feed
 
 if TYPE_CHECKING:
     from .channel import Channel
-
 
 _VARY = (("Vary", "Accept"),)
 _FORMATS = tuple(replace(form, head=0.0) for form in EVENTS)  # whose heads leave at once
