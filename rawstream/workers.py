@@ -2,7 +2,11 @@
 
 The parent makes the listening sockets and starts the workers, which inherit them. It starts again who dies, passes
 signals on, and ends when all have ended. A pair of sockets ties each worker to it: over it the worker tells that it
-serves, and its end tells each side that the other has gone, however that came about. Nobody polls.
+serves, the parent that it shall cut, and its end tells each side that the other has gone, however that came about.
+Nobody polls.
+
+What ends a service (systemd, a terminal, `kill -- -group`) often signals every process of it. Then a worker has SIGTERM
+twice, from there and from the parent: so a second one is nothing to it, and to cut is the parent's to say.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ _PATIENCE = 5.0  # seconds beyond the grace time (or after a second signal) in w
 
 _CANNOT_START = 2  # the exit status of the command line; it has told why, in a line
 _SERVES = b"."
+_CUT = b"!"
 _HELD_BACK = signal.SIGINT, signal.SIGHUP  # they may come before a worker is able to take them
 
 
@@ -46,16 +51,25 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
 
     def serves(self, server: Server) -> None:
-        """Tell the parent that `server` serves. SIGTERM closes it, and so does the end of the parent."""
+        """Tell the parent that `server` serves. SIGTERM closes it, and so does the parent's end. The parent may cut."""
         loop = asyncio.get_running_loop()
 
-        def parent_gone() -> None:
-            loop.remove_reader(self._line)
+        def close() -> None:
             if not server.closing.is_set():  # a second time would cut
                 server.begin_closing()
 
-        loop.add_signal_handler(signal.SIGTERM, server.begin_closing)
-        loop.add_reader(self._line, parent_gone)  # the parent never sends: only its end makes this readable
+        def told() -> None:
+            word = b""
+            with contextlib.suppress(ConnectionResetError):  # the parent is gone, and had not read all
+                word = self._line.recv(1)
+            close()
+            if word == _CUT:
+                server.begin_closing()
+            else:
+                loop.remove_reader(self._line)
+
+        loop.add_signal_handler(signal.SIGTERM, close)
+        loop.add_reader(self._line, told)
         with contextlib.suppress(OSError):
             self._line.send(_SERVES)
 
@@ -85,7 +99,7 @@ class Workers:
         self._listening = listening
         self._grace = grace
         self._say = say
-        self._processes: set[asyncio.subprocess.Process] = set()
+        self._lines: dict[asyncio.subprocess.Process, socket.socket] = {}  # of those that live
         self._have_served: set[int] = set()
         self._when_all_serve = ""
         self._one_has_served = asyncio.Event()
@@ -154,7 +168,7 @@ class Workers:
                 except OSError as exc:  # too many processes, no memory
                     self._say(f"worker {number} of {self._count} cannot be started: {exc.strerror}")
                     return 1, False
-            self._processes.add(process)
+            self._lines[process] = line
             if self._stopping.is_set():
                 process.terminate()
             served = await _serves(process, line)
@@ -162,7 +176,7 @@ class Workers:
                 self._say(f"worker {number} of {self._count}: pid {process.pid}")
                 self._note_serving(number)
             status = await process.wait()
-            self._processes.discard(process)
+            del self._lines[process]
             return status, served
 
     async def _start(self, number: int, line: int) -> asyncio.subprocess.Process:
@@ -190,21 +204,25 @@ class Workers:
     def _stop(self) -> None:
         """Let all of them drain; a second time, they cut."""
         patience = _PATIENCE if self._stopping.is_set() else self._grace + _PATIENCE
+        if self._stopping.is_set():
+            for line in self._lines.values():
+                with contextlib.suppress(OSError):  # it has gone, or was told a hundred thousand times
+                    line.send(_CUT)
         self._stopping.set()
         for sock in self._listening:
             sock.close()  # else who connects now would wait for nobody
-        self._pass_on(signal.SIGTERM)
+        self._pass_on(signal.SIGTERM)  # which also ends those that do not serve yet
         if self._kill_timer is not None:
             self._kill_timer.cancel()
         self._kill_timer = asyncio.get_running_loop().call_later(patience, self._kill)
 
     def _kill(self) -> None:
-        count = len(self._processes)
+        count = len(self._lines)
         self._say(f"killing {count} worker{'s' if count > 1 else ''} that did not end")
         self._pass_on(signal.SIGKILL)
 
     def _pass_on(self, number: signal.Signals) -> None:
-        for process in self._processes:
+        for process in self._lines:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
 

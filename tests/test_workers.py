@@ -41,6 +41,15 @@ async def polite(request):
     await request.closing.wait()
     yield "bye"
 
+@router.get("/patient")
+async def patient(request):
+    yield f"{os.getpid()}\\n"
+    await request.closing.wait()
+    yield "closing"
+    while not os.path.exists("enough"):
+        await asyncio.sleep(0.01)
+    yield "bye"
+
 @router.get("/stubborn")
 async def stubborn(request):
     yield f"{os.getpid()}\\n"
@@ -87,6 +96,14 @@ def are_gone(processes: list[int]) -> bool:
 def served_by(port: int) -> int:
     with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         return int(ask(sock).rpartition(b"\r\n\r\n")[2])
+
+
+def until_refused(server: Running) -> None:
+    """Wait until the last of the processes, be it the parent, has closed the listening socket."""
+    with pytest.raises(ConnectionRefusedError):
+        while True:
+            with server.connect() as late:
+                read_rest(late)
 
 
 # -- the start ---------------------------------------------------------------------------------------------------------
@@ -248,12 +265,48 @@ def test_sigterm_lets_all_workers_drain(project: Path, loop: str) -> None:
         assert are_gone(server.workers)
 
 
-def test_a_ctrl_c_that_reaches_the_whole_group_is_one_signal_and_not_two(project: Path) -> None:
-    with running(*workers(2), *on()) as server, server.connect() as client:
-        opened(client, "/polite")
-        os.killpg(server.process.pid, signal.SIGINT)
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_reaches_the_whole_group_is_one_and_not_two(
+    project: Path, number: signal.Signals, loop: str
+) -> None:
+    """A terminal's Ctrl-C does that, and systemd with its KillMode=control-group."""
+    with running(*workers(2, "--loop", loop), *on()) as server, server.connect() as client:
+        opened(client, "/patient")
+        os.killpg(server.process.pid, number)
+        assert read_until(client, b"closing\r\n").endswith(b"closing\r\n")
+        Path("enough").touch()
         assert read_rest(client).endswith(b"bye\r\n0\r\n\r\n")
         assert server.end()[0] == 0
+        assert are_gone(server.workers)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_second_sigterm_to_the_whole_group_cuts(project: Path, loop: str) -> None:
+    with running(*workers(2, "--loop", loop, "--timeout-grace", "600"), *on()) as server, server.connect() as client:
+        opened(client, "/stubborn")
+        os.killpg(server.process.pid, signal.SIGTERM)
+        assert "closing: waiting up to 600 s" in server.line()
+        until_refused(server)  # else the parent may not have taken the first, and two that wait are one
+        os.killpg(server.process.pid, signal.SIGTERM)
+        assert read_rest(client) == b""
+        assert server.end() == (0, "")
+        assert are_gone(server.workers)
+
+
+def test_sigterm_to_a_worker_alone_lets_its_streams_end_and_another_takes_its_place(project: Path) -> None:
+    with running(*workers(2), *on()) as server, server.connect() as client:
+        pid = opened(client, "/patient")
+        for _ in range(2):
+            os.kill(pid, signal.SIGTERM)
+        read_until(client, b"closing\r\n")
+        Path("enough").touch()
+        assert read_rest(client).endswith(b"bye\r\n0\r\n\r\n")
+        assert re.search(r"worker [12]: closing: ", server.line())
+        assert re.fullmatch(r"worker [12] of 2 ended \(with status 0\); it is started again in 0.1 s", server.line())
+        assert re.fullmatch(r"worker [12] of 2: pid \d+", server.line())
+        server.signal(signal.SIGTERM)
+        assert server.end() == (0, "")
 
 
 def test_while_workers_drain_connections_are_refused_and_a_second_signal_cuts(project: Path) -> None:
@@ -261,10 +314,7 @@ def test_while_workers_drain_connections_are_refused_and_a_second_signal_cuts(pr
         opened(client, "/stubborn")
         server.signal(signal.SIGTERM)
         assert "closing: waiting up to 600 s" in server.line()
-        with pytest.raises(ConnectionRefusedError):
-            while True:  # until the last of the processes has closed the socket
-                with server.connect() as late:
-                    read_rest(late)
+        until_refused(server)
         server.signal(signal.SIGINT)
         assert read_rest(client) == b""
         assert server.end() == (0, "")
