@@ -116,6 +116,7 @@ class Cycle:
             self._body.end()
             self._patience.end()
             observe.ended(record)
+            del error, traceback  # which hold this frame: the cycle would keep the generator's locals
         return True
 
     # -- a response --------------------------------------------------------------------------------------------------
@@ -198,6 +199,7 @@ class Cycle:
         try:
             self._last_write(error)
         finally:
+            del error  # its traceback holds this frame
             await self._patience.close(self._iterator)
         self._body.skip()
 
@@ -217,6 +219,7 @@ class Cycle:
             status, message = answers.verdict(failure)
             raise Cut(sink.break_off(pump.take(), status, message or phrase(status))) from failure
         finally:
+            del error  # its traceback holds this frame
             if sink is not None:
                 sink.close()
                 self._service.end_stream()

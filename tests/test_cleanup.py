@@ -8,6 +8,7 @@ import gc
 import os
 import random
 import sys
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import AsyncGeneratorType
 from typing import Any
@@ -810,3 +811,43 @@ async def test_thousands_of_refusals_leave_nothing_behind(serving: Serving) -> N
     assert len(served.server._tasks) == 0
     assert grown < 3_000  # pieces of memory: a connection that is left over has 40 of them
     await served_as_ever(served)
+
+
+class Large:
+    """What a generator may hold in a local variable."""
+
+
+@pytest.mark.parametrize("end", [by_disconnect, by_the_end_of_sending])
+@pytest.mark.parametrize("full", [True, False], ids=["held by its reader", "waiting"])
+async def test_what_a_generator_held_goes_with_its_reader_and_not_at_the_next_collection(
+    serving: Serving, end: Callable[..., Awaitable[None]], full: bool
+) -> None:
+    steps, gate = Steps(), asyncio.Event()
+    held: list[weakref.ref[Large]] = []
+
+    async def generator() -> AsyncIterator[bytes]:
+        large = Large()
+        held.append(weakref.ref(large))
+        try:
+            while full:
+                yield bytes(1_000_000)
+            yield b"x"
+            await gate.wait()
+        finally:
+            steps("closed")
+
+    served = await serving(streaming(generator, format="bytes"))
+    peer = await served.connect(receive_buffer=16384)
+    await peer.send(get())
+    await peer.until(b"\r\n\r\n")
+    await settle()
+    gc.collect()
+    gc.disable()
+    try:
+        await end(served, peer, None, gate)
+        await steps.reach("closed")
+        await gone(served)
+        await settle()
+        assert held[0]() is None
+    finally:
+        gc.enable()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import gc
+import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 from support import Steps, in_background, settle
@@ -66,6 +68,19 @@ async def wait(line: Line, eof: bool = False) -> None:
             line.steps("finally")
 
 
+class Large:
+    """What a generator may hold in a local variable."""
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """What dies now dies because nothing refers to it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 # -- the loss of the peer ----------------------------------------------------------------------------------------------
 
 
@@ -115,6 +130,28 @@ async def test_end_and_loss_together_cancel_once() -> None:
         await task
     assert line.steps.done == ["told", "finally"]
     assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("eof", [True, False])
+async def test_what_was_cancelled_is_let_go_of_at_once(no_collection: None, eof: bool) -> None:
+    """No cycle of references from the error to itself keeps the local variables of what was cancelled."""
+    line = Line()
+    held: list[weakref.ref[Large]] = []
+
+    async def holding() -> None:
+        large = Large()
+        held.append(weakref.ref(large))
+        await forever()
+
+    async def watched() -> None:
+        with contextlib.suppress(Disconnected), line.watch(eof):
+            await holding()
+
+    task = in_background(watched())
+    await settle()
+    line.lose()
+    await task
+    assert held[0]() is None
 
 
 async def test_nothing_is_begun_for_a_peer_that_is_gone() -> None:
