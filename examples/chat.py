@@ -25,11 +25,6 @@ MODEL = os.environ.get("OPENAI_MODEL", "gpt-4o-mini")
 KEY = os.environ.get("OPENAI_API_KEY")
 PATIENCE = ClientTimeouts(head=300, idle=300)  # seconds: some models think for minutes before they say anything
 
-# What `fetch` raises when the API is to blame. Not RemoteError as a whole: that our own reader left is one too.
-API_FAILED = (
-    errors.ConnectFailed, errors.ContentError, errors.IncompleteResponse, errors.ReadTimeout, errors.StatusError,
-)  # fmt: skip
-
 router = Router()
 
 
@@ -61,7 +56,7 @@ async def answer(messages):
                     if text := choice.get("delta", {}).get("content"):
                         yield text
         raise errors.IncompleteResponse("it ended without [DONE]")
-    except API_FAILED as exc:
+    except errors.FetchError as exc:
         logging.getLogger("chat").warning("%s", exc)  # not for everybody: it may quote the key
         raise errors.HTTPError(502, "the model's API failed") from exc
 

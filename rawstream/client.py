@@ -52,9 +52,10 @@ def fetch(
     ssl: for https, instead of one that trusts the system's authorities. http_version: "1.1" or "1.0".
     check: raise where the status is not 200 to 299; False leaves it to you.
 
-    Raises LocalError at once for arguments that cannot be sent. The block begins with ConnectFailed, ReadTimeout,
-    ProtocolError, HeadTooLarge, IncompleteResponse, StatusError or its kind Redirected. (Redirects are not followed:
-    where a URL leads is yours to trust.) Leaving the block early, or cancelling, closes the connection at once.
+    Raises LocalError at once for arguments that cannot be sent. All that the server does wrong is a FetchError: the
+    block begins with ConnectFailed, ResponseTimeout, BadResponse, IncompleteResponse, StatusError or its kind
+    Redirected. (Redirects are not followed: where a URL leads is yours to trust.) Leaving the block early, or
+    cancelling, closes the connection at once.
     """
     target = parse(url)
     if ssl is not None and not isinstance(ssl, SSLContext):
@@ -91,7 +92,7 @@ def events(
 
     It ends when the server says so: by status 204, or with rawstream's event `stream-end`, which comes as the last. It
     raises StatusError where the server refuses (but 408, 425, 429, 500, 502, 503 and 504, which are tried again, not
-    before the time that Retry-After tells), ContentError where it sends no text/event-stream, ProtocolError where it
+    before the time that Retry-After tells), ContentError where it sends no text/event-stream, BadResponse where it
     speaks no HTTP, and GaveUp where none of `backoff.attempts` in a row brought an event, or a connection that stood
     for 30 s. Raises LocalError as `fetch` does.
     """

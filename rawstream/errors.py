@@ -12,15 +12,18 @@
     │   ├── BodyTooLarge         413
     │   ├── ReadTimeout          408
     │   ├── Disconnected         nobody is there any more: nothing is answered
-    │   │   ├── Stalled          or somebody who takes nothing
-    │   │   ├── ConnectFailed    the client did not reach the server
-    │   │   └── IncompleteResponse   ... or lost it before the end of its response
-    │   ├── StatusError          a server answered the client with another status than 200 to 299
-    │   │   └── Redirected       ... and names another place
-    │   ├── ContentError         a response's body that is not what its header fields say
-    │   │   └── ItemTooLarge     or has an item larger than the client takes
-    │   ├── StreamFailed         a server told, in a stream that it had begun, that it failed
-    │   └── GaveUp               the client tried again and again to follow a stream
+    │   │   └── Stalled          or somebody who takes nothing
+    │   └── FetchError           what a server did to the client, be that a handler which asks it
+    │       ├── ConnectFailed    the client did not reach the server
+    │       ├── IncompleteResponse   ... or lost it before the end of its response
+    │       ├── ResponseTimeout  ... or it did not go on in time (a ReadTimeout too)
+    │       ├── BadResponse      bytes that are no HTTP/1.1, or a head that is too large (a ProtocolError too)
+    │       ├── StatusError      another status than 200 to 299
+    │       │   └── Redirected   ... and names another place
+    │       ├── ContentError     a response's body that is not what its header fields say
+    │       │   └── ItemTooLarge     or has an item larger than the client takes
+    │       ├── StreamFailed     a server told, in a stream that it had begun, that it failed
+    │       └── GaveUp           the client tried again and again to follow a stream
     └── HTTPError                raised by a handler to answer with a status and a reason
         ├── NotFound             404
         ├── MethodNotAllowed     405, with Allow
@@ -145,15 +148,31 @@ class Stalled(Disconnected):
     """The peer took nothing of what was sent to it for `Timeouts.write_stall` seconds: it was cut."""
 
 
-class ConnectFailed(Disconnected):
+class FetchError(RemoteError):
+    """A server did to the client what it must not: all that `fetch` and `events` raise, but for our own misuse.
+
+    In a handler that asks another server and passes on what comes, `except FetchError` is that server's failure, and
+    never that of the handler's own peer: that it has left is a `Disconnected`.
+    """
+
+
+class ConnectFailed(FetchError):
     """The client got no connection: the name is unknown, nobody listens, TLS failed, or it took too long."""
 
 
-class IncompleteResponse(Disconnected):
+class IncompleteResponse(FetchError):
     """The connection ended before the response did: something is missing."""
 
 
-class StatusError(RemoteError):
+class ResponseTimeout(FetchError, ReadTimeout):
+    """The response's head, or more of its body, did not come within `ClientTimeouts`."""
+
+
+class BadResponse(FetchError, ProtocolError):
+    """A response that is not HTTP/1.1 (RFC 9112), or has a head larger than `ClientLimits` allows."""
+
+
+class StatusError(FetchError):
     """A server answered the client with a `status` that is no success (RFC 9110 section 15).
 
     `reason` is its phrase, `headers` the response's fields (a mapping without case), `body` how its body begins.
@@ -179,7 +198,7 @@ class Redirected(StatusError):
         self.location = location
 
 
-class ContentError(RemoteError):
+class ContentError(FetchError):
     """A response's body is not what its header fields say: no JSON, say, or compressed in a way we do not know."""
 
 
@@ -187,11 +206,11 @@ class ItemTooLarge(ContentError):
     """A line, an item or an event of a response is larger than the client takes."""
 
 
-class StreamFailed(RemoteError):
+class StreamFailed(FetchError):
     """A server told, in a stream that it had begun, that it failed: the text is its own, `status` what it would be."""
 
 
-class GaveUp(RemoteError):
+class GaveUp(FetchError):
     """The client tried to follow a stream, and too many attempts in a row brought nothing; the cause is the last."""
 
 

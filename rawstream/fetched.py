@@ -8,7 +8,16 @@ from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from .dial import Line
-from .errors import ContentError, Disconnected, IncompleteResponse, ItemTooLarge, LocalError, ReadTimeout, StreamFailed
+from .errors import (
+    ContentError,
+    Disconnected,
+    IncompleteResponse,
+    ItemTooLarge,
+    LocalError,
+    ReadTimeout,
+    ResponseTimeout,
+    StreamFailed,
+)  # fmt: skip
 from .fields import Headers
 from .incoming import Arrival, Incoming
 from .inflate import Unpack, unpack
@@ -60,8 +69,8 @@ class _Flow(Generic[T], AsyncIterator[T]):
 class ClientResponse:
     """A response whose head has come, and whose body comes while it is asked for.
 
-    The body is read once, in one of the ways below. All of them raise ReadTimeout, and IncompleteResponse where it is
-    cut before its end; so who sees the end has seen all. Cancelling the wait for the next piece loses nothing.
+    The body is read once, in one of the ways below. All of them raise ResponseTimeout, and IncompleteResponse where
+    it is cut before its end; so who sees the end has seen all. Cancelling the wait for the next piece loses nothing.
     """
 
     def __init__(
@@ -220,7 +229,7 @@ class ClientResponse:
             else:
                 when, data = await line.read(idle)
         except ReadTimeout as exc:
-            raise ReadTimeout(f"nothing more of the response came within {idle} s (ClientTimeouts.idle)") from exc
+            raise ResponseTimeout(f"nothing more of the response came within {idle} s (ClientTimeouts.idle)") from exc
         except Disconnected as exc:
             raise IncompleteResponse("the connection was reset before the response ended") from exc
         arrival = incoming.arrival(when, data)

@@ -11,7 +11,7 @@ from types import TracebackType
 from urllib.parse import urljoin
 
 from .dial import Line
-from .errors import Disconnected, IncompleteResponse, LocalError, ReadTimeout, Redirected, RemoteError, StatusError
+from .errors import Disconnected, FetchError, IncompleteResponse, LocalError, Redirected, ResponseTimeout, StatusError
 from .fetched import ClientResponse
 from .incoming import Incoming
 from .messages import ResponseHead
@@ -120,8 +120,8 @@ class Fetch:
             async with asyncio.timeout(limit):
                 head, behind = await _head(line, incoming)
         except TimeoutError as exc:
-            raise ReadTimeout(f"no head of a response came within {limit} s (ClientTimeouts.head)") from exc
-        except Disconnected as exc:
+            raise ResponseTimeout(f"no head of a response came within {limit} s (ClientTimeouts.head)") from exc
+        except (Disconnected, IncompleteResponse) as exc:
             raise IncompleteResponse("the server closed the connection without an answer") from exc
         idle, item = self._timeouts.idle, self._limits.item
         response = ClientResponse(line, incoming, head, behind, self._target.url, idle, item)
@@ -141,7 +141,7 @@ async def _head(line: Line, incoming: Incoming) -> tuple[ResponseHead, tuple[flo
 async def _refusal(response: ClientResponse) -> StatusError:
     """The error for a status that is no success, with what the server says to it, if it does so in time."""
     told = b""
-    with contextlib.suppress(RemoteError, TimeoutError):
+    with contextlib.suppress(FetchError, TimeoutError):
         async with asyncio.timeout(_TOLD_IN):
             async for piece in response.chunks():
                 told += piece

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .errors import HeadTooLarge, IncompleteResponse, ProtocolError, RemoteError
+from .errors import BadResponse, FetchError, HeadTooLarge, IncompleteResponse, RemoteError
 from .fields import Headers
 from .messages import ResponseHead
 from .wire import ClientWire, Data, End
@@ -54,7 +54,7 @@ class Dechunker:
         """Some of the chunk under way was given out."""
         self.rest: bytes | None = None
         """What is for h11 to read: the last chunk and all that follows, or a line that is none of ours."""
-        self.fault: RemoteError | None = None
+        self.fault: FetchError | None = None
         """What is wrong where `feed` stopped."""
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -88,7 +88,7 @@ class Dechunker:
             if b"\r\n".startswith(found):
                 self._held = found
             else:
-                self.fault = ProtocolError("a chunk is as long as its size says")
+                self.fault = BadResponse("a chunk is as long as its size says")
         return place + 2
 
     def _whole_chunks(self, data: bytes, place: int, pieces: list[bytes]) -> int:
@@ -128,20 +128,20 @@ class Incoming:
         """All of the response is here."""
         self.trailers = Headers()
         """The fields that came after a chunked body."""
-        self.fault: RemoteError | None = None
+        self.fault: FetchError | None = None
         """What is wrong behind all that was given out: nothing more will come."""
 
     def head(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
         """The response's head and what came behind it, once it is here: `data` are the next bytes, b"" their end.
 
-        Raises ProtocolError, HeadTooLarge, or IncompleteResponse.
+        Raises BadResponse, or IncompleteResponse.
         """
         self._over = not data
         while True:
             before, data, whole = self._up_to_head_end(data)
             self._size += len(before)
             if self._size > self._max_head:
-                raise HeadTooLarge(f"the response's head has more than {self._max_head} bytes")
+                raise BadResponse(f"the response's head has more than {self._max_head} bytes")
             try:
                 self._wire.feed(before)
                 event = self._wire.receive()
@@ -175,7 +175,7 @@ class Incoming:
     def arrival(self, time: float, data: bytes) -> Arrival:
         """What these next bytes bring of the body; b"" is the end of the connection.
 
-        Raises ProtocolError, or IncompleteResponse; where some of the body came before, this is the `fault` then.
+        Raises BadResponse, or IncompleteResponse; where some of the body came before, this is the `fault` then.
         """
         pieces: list[bytes] = []
         continues = unfinished = False
@@ -208,7 +208,7 @@ class Incoming:
         if isinstance(event, End):
             self.ended, self.trailers = True, event.trailers
 
-    def _more_exactly(self, error: RemoteError) -> RemoteError:
-        if self._over and isinstance(error, ProtocolError):
+    def _more_exactly(self, error: RemoteError) -> FetchError:
+        if self._over and not isinstance(error, HeadTooLarge):
             return IncompleteResponse("the connection ended before the response did")
-        return error
+        return BadResponse(str(error))

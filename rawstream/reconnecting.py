@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 
-from .errors import ConnectFailed, GaveUp, IncompleteResponse, ProtocolError, ReadTimeout, RemoteError, StatusError
+from .errors import BadResponse, ConnectFailed, FetchError, GaveUp, IncompleteResponse, ResponseTimeout, StatusError
 from .fetched import ClientResponse
 from .fetching import Fetch
 from .formats import CONTROL
@@ -113,9 +113,9 @@ class EventSource(AsyncIterator[Event]):
                         return self._given(event)
                     else:
                         await self._come_back(None)
-                except (ConnectFailed, IncompleteResponse, ProtocolError, ReadTimeout, StatusError) as error:
+                except (BadResponse, ConnectFailed, IncompleteResponse, ResponseTimeout, StatusError) as error:
                     await self._come_back(error)
-        except RemoteError:
+        except FetchError:
             await self.close()
             raise
         await self.close()
@@ -145,11 +145,11 @@ class EventSource(AsyncIterator[Event]):
         self._over = event.event == CONTROL + "end"
         return event
 
-    async def _come_back(self, error: RemoteError | None) -> None:
+    async def _come_back(self, error: FetchError | None) -> None:
         """The connection has ended, by this error perhaps, or there was none: see when to try again."""
         if isinstance(error, StatusError) and error.status not in _PASSING:
             raise error
-        if isinstance(error, ProtocolError) and self._events is None:
+        if isinstance(error, BadResponse) and self._events is None:
             raise error  # who speaks no HTTP will not learn it; in the midst of a stream it is damage on the way
         now = asyncio.get_running_loop().time()
         good, self._good_from = now >= self._good_from, math.inf

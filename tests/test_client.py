@@ -18,21 +18,22 @@ from typing import Any
 import pytest
 import trustme
 from canned import CHUNKED, LAST, Canned, MakeCanned, Step, Then, answer, body_of
-from support import Clock, Failures, Serving, in_background, settle
+from support import Clock, Failures, Serving, Steps, get, in_background, settle
 
 from rawstream import ClientLimits, ClientTimeouts, Event, Request, Response, Stream, fetch
 from rawstream.client import ClientResponse
 from rawstream.errors import (
+    BadResponse,
     ConnectFailed,
     ContentError,
-    HeadTooLarge,
+    FetchError,
+    HTTPError,
     IncompleteResponse,
     ItemTooLarge,
     LocalError,
-    ProtocolError,
     RawstreamError,
-    ReadTimeout,
     Redirected,
+    ResponseTimeout,
     StatusError,
     StreamFailed,
 )
@@ -417,7 +418,7 @@ async def test_limits(canned: MakeCanned) -> None:
         with pytest.raises(ItemTooLarge, match="item 1 of the response has more than 10 bytes"):
             [item async for item in response.items()]
     server = canned(answer(b"", "X: " + "y" * 100_000))
-    with pytest.raises(HeadTooLarge):
+    with pytest.raises(BadResponse, match="the response's head has more than 200 bytes"):
         async with fetch(server.url, limits=ClientLimits(head=200)):
             pass
 
@@ -568,14 +569,61 @@ async def test_without_length_or_chunks_the_proper_end_is_the_end(canned: MakeCa
 
 async def test_bytes_that_are_no_http_are_the_servers_mistake(canned: MakeCanned) -> None:
     server = canned(b"SSH-2.0-x\r\n\r\n", (BEGUN + body_of(b"[1,") + b"xyz\r\n", Then.STAY))
-    with pytest.raises(ProtocolError):
+    with pytest.raises(BadResponse):
         async with fetch(server.url):
             pass
     async with fetch(server.url) as response:
         items = response.items()
         assert await anext(items) == 1
-        with pytest.raises(ProtocolError):
+        with pytest.raises(BadResponse):
             await anext(items)
+
+
+def relay(url: str, steps: Steps) -> Callable[[Request], AsyncIterator[str]]:
+    """A handler that passes on what another server sends."""
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        steps("asked")
+        try:
+            async with fetch(url, data=await request.body()) as response:
+                async for text in response.text():
+                    yield text
+        except FetchError as exc:
+            steps(type(exc))
+            raise HTTPError(502, "the other server failed") from exc
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ((answer(status="503 Service Unavailable"),), StatusError),
+        ((b"SSH-2.0-x\r\n\r\n",), BadResponse),
+        ((Then.RESET,), IncompleteResponse),
+        ((answer(b"", "Content-Encoding: br"),), ContentError),
+    ],
+)
+async def test_who_passes_on_a_stream_that_fails_tells_it_by_one_class(
+    canned: MakeCanned, serving: Serving, answers: tuple[Step, ...], error: type[FetchError]
+) -> None:
+    steps = Steps()
+    served = await serving(relay(canned(answers).url, steps))
+    peer = await served.ask(get())
+    assert (await peer.head()).startswith(b"HTTP/1.1 502 ")
+    assert steps.done == ["asked", error]
+
+
+async def test_who_passes_on_a_stream_does_not_take_its_own_peer_for_the_other_server(
+    canned: MakeCanned, serving: Serving
+) -> None:
+    steps = Steps()
+    served = await serving(relay(canned(answer()).url, steps))
+    peer = await served.ask(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await steps.reach("asked")
+    await peer.send(b"no chunk\r\n")
+    assert (await peer.head()).startswith(b"HTTP/1.1 400 ")
+    assert steps.done == ["asked"]
 
 
 @pytest.mark.parametrize("steps", [(b"",), (b"HTTP/1.1 200",), (Then.RESET,)])
@@ -781,7 +829,7 @@ async def test_a_head_that_does_not_come_in_time(clock: Clock, canned: MakeCanne
     assert not asking.done()
     await clock.advance(2)
     error = await asking
-    assert isinstance(error, ReadTimeout)
+    assert isinstance(error, ResponseTimeout)
     assert str(error) == "no head of a response came within 5 s (ClientTimeouts.head)"
     await server.noticed.wait()
 
@@ -796,7 +844,7 @@ async def test_a_body_that_does_not_go_on(clock: Clock, canned: MakeCanned) -> N
     assert not asking.done()
     await clock.advance(2)
     error = await asking
-    assert isinstance(error, ReadTimeout)
+    assert isinstance(error, ResponseTimeout)
     assert str(error) == "nothing more of the response came within 5 s (ClientTimeouts.idle)"
     await server.noticed.wait()
 

@@ -19,7 +19,7 @@ from support import Clock, Serving, in_background, settle, until
 
 from rawstream import Backoff, ClientLimits, ClientTimeouts, Event, Hub, Request, Router, Timeouts, events, serve
 from rawstream.client import EventSource
-from rawstream.errors import ContentError, GaveUp, ItemTooLarge, LocalError, ProtocolError, Redirected, StatusError
+from rawstream.errors import BadResponse, ContentError, GaveUp, ItemTooLarge, LocalError, Redirected, StatusError
 from rawstream.messages import Handler
 
 pytestmark = pytest.mark.usefixtures("orderly")
@@ -254,7 +254,7 @@ async def test_damage_in_the_midst_of_a_stream_is_a_cut(clock: Clock, canned: Ma
 
 async def test_who_speaks_no_http_is_not_asked_again(canned: MakeCanned) -> None:
     server = canned(b"SSH-2.0-x\r\n\r\n")
-    with pytest.raises(ProtocolError):
+    with pytest.raises(BadResponse):
         await anext(events(server.url))
     assert len(server.requests) == 1
 

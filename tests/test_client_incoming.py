@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rawstream.errors import HeadTooLarge, IncompleteResponse, ProtocolError, RemoteError
+from rawstream.errors import BadResponse, FetchError, IncompleteResponse
 from rawstream.fields import Headers
 from rawstream.incoming import Arrival, Incoming
 from rawstream.wire import ClientWire
@@ -53,7 +53,7 @@ def received(pieces: list[bytes]) -> Outcome:
                     chunks.append(b"")
                 chunks[-1] += data
             unfinished = arrival.unfinished
-    except RemoteError as error:
+    except FetchError as error:
         return chunks[1:], type(error)
     assert not unfinished
     return chunks[1:], incoming.trailers.pairs
@@ -78,7 +78,7 @@ def received_by_h11(pieces: list[bytes]) -> Outcome:
                     chunks.append(b"")
                 chunks[-1] += event.data
     except h11.RemoteProtocolError:
-        return chunks, IncompleteResponse if not piece else ProtocolError
+        return chunks, IncompleteResponse if not piece else BadResponse
     raise AssertionError("an end is one")
 
 
@@ -104,7 +104,7 @@ places = st.lists(st.integers(0, 400), max_size=12)
 @steady
 def test_chunks_are_those_that_h11_sees_however_they_are_cut(body: bytes, cuts: list[int]) -> None:
     expected = received_by_h11([body])
-    assert expected[1] not in (IncompleteResponse, ProtocolError)
+    assert expected[1] not in (IncompleteResponse, BadResponse)
     assert received([body]) == expected
     assert received(cut_at(body, cuts)) == expected
     assert received([body[at : at + 1] for at in range(len(body))]) == expected
@@ -132,8 +132,8 @@ def test_what_h11_refuses_is_refused(body: bytes, cuts: list[int], place: int, j
     body = body[:place] + junk + body[place + 1 :]
     chunks, ending = received_by_h11([body])
     found = received([body])
-    assert (found[1] in (IncompleteResponse, ProtocolError)) == (ending in (IncompleteResponse, ProtocolError))
-    if ending not in (IncompleteResponse, ProtocolError):
+    assert (found[1] in (IncompleteResponse, BadResponse)) == (ending in (IncompleteResponse, BadResponse))
+    if ending not in (IncompleteResponse, BadResponse):
         assert found == (chunks, ending)
     again = received(cut_at(body, cuts))
     assert (b"".join(again[0]), again[1]) == (b"".join(found[0]), found[1])
@@ -155,17 +155,17 @@ def test_an_arrival_tells_what_it_is() -> None:
 def test_a_chunk_longer_than_it_says_is_the_servers_mistake(footer: bytes) -> None:
     incoming = begun()
     assert incoming.arrival(1.0, b"3\r\nabc" + footer).pieces == [b"abc"]
-    assert isinstance(incoming.fault, ProtocolError)
+    assert isinstance(incoming.fault, BadResponse)
     incoming = begun()
     incoming.arrival(1.0, b"3\r\nabc")
-    with pytest.raises(ProtocolError):
+    with pytest.raises(BadResponse):
         for byte in footer:
             incoming.arrival(1.0, bytes([byte]))
 
 
 def test_a_size_line_that_does_not_end_takes_no_memory() -> None:
     incoming = begun()
-    with pytest.raises(RemoteError):
+    with pytest.raises(BadResponse):
         for _ in range(100):
             incoming.arrival(1.0, b"1;" + b"x" * 1000)
 
@@ -219,21 +219,21 @@ def test_a_head_that_is_cut_is_incomplete(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b"SSH-2.0-x\r\n\r\n", b"\x15\x03\x01\x00\x02", b"HTTP/1.1 200 OK\r\nX\r\n\r\n"])
 def test_what_is_no_head_is_the_servers_mistake(data: bytes) -> None:
-    with pytest.raises(ProtocolError):
+    with pytest.raises(BadResponse):
         asked().head(data)
 
 
 def test_an_upgrade_that_nobody_asked_for_is_the_servers_mistake() -> None:
-    with pytest.raises(ProtocolError):
+    with pytest.raises(BadResponse):
         asked().head(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
 
 
 def test_a_head_has_a_limit() -> None:
     incoming = asked(max_head=100)
-    with pytest.raises(HeadTooLarge):
+    with pytest.raises(BadResponse, match="the response's head has more than 100 bytes"):
         for _ in range(20):
             incoming.head(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 10)
     whole = b"HTTP/1.1 103 x\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\nX: %b\r\n\r\n"
     assert asked(max_head=100).head(whole % (b"x" * 76))
-    with pytest.raises(HeadTooLarge):
+    with pytest.raises(BadResponse, match="the response's head has more than 100 bytes"):
         asked(max_head=100).head(whole % (b"x" * 77))

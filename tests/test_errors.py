@@ -24,6 +24,8 @@ STATUSES = {
     "ReadTimeout": 408,
     "Disconnected": 400,
     "Stalled": 400,
+    "ResponseTimeout": 408,
+    "BadResponse": 400,
 }
 
 
@@ -89,6 +91,24 @@ def test_what_the_peer_did_wrong_is_told_to_it() -> None:
 def test_who_handles_the_loss_of_the_peer_handles_its_stalling() -> None:
     with pytest.raises(errors.Disconnected, match="takes nothing"):
         raise errors.Stalled("the peer takes nothing")
+
+
+CLIENTS = [
+    "BadResponse", "ConnectFailed", "ContentError", "GaveUp", "IncompleteResponse", "ItemTooLarge", "Redirected",
+    "ResponseTimeout", "StatusError", "StreamFailed",
+]  # fmt: skip
+
+
+def test_what_another_server_did_is_a_fetch_error_and_what_our_own_peer_did_is_none() -> None:
+    below = [name for name, found in defined().items() if issubclass(found, errors.FetchError)]
+    assert sorted(below) == sorted([*CLIENTS, "FetchError"])
+    for name in CLIENTS:
+        assert not issubclass(defined()[name], errors.Disconnected)
+
+
+def test_a_timeout_of_the_client_is_a_read_timeout_and_bytes_that_are_no_response_break_the_protocol() -> None:
+    assert issubclass(errors.ResponseTimeout, errors.ReadTimeout)
+    assert issubclass(errors.BadResponse, errors.ProtocolError)
 
 
 def test_a_remote_error_takes_another_status() -> None:
