@@ -15,7 +15,7 @@ from .errors import EventError
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _TEXT_LINE_END = re.compile(r"\r\n|\n|\r")  # not str.splitlines(): that also splits at U+2028, VT, FF and others
 # Most events are no more than this, as our own server writes them: in one step they take two thirds of the time.
-_PLAIN = re.compile(rb"(?:event: ([^\r\n]+)\n)?data: ([^\r\n]*)\n(?:id: ([^\r\n\0]*)\n)?\n")
+_PLAIN = re.compile(rb"(?:event: ([^\r\n]++)\n)?data: ([^\r\n]*+)\n(?:id: ([^\r\n\0]*+)\n)?\n")
 _BOM = b"\xef\xbb\xbf"
 _RETRY_DIGITS = 15  # a decoder takes no longer times (31,000 years): int() of thousands of digits is slow, or fails
 
@@ -130,6 +130,8 @@ class Decoder:
             data = data[1:]
         self._after_cr = data.endswith(b"\r")
         events, place = self._plain(data)
+        if place == len(data):
+            return events
         first, *rest = _LINE_END.split(data[place:])
         self._line.append(first)
         for piece in rest:

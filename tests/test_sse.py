@@ -6,6 +6,7 @@ of more behind it.
 
 import dataclasses
 import enum
+import pickle
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -202,6 +203,40 @@ def test_the_last_name_counts() -> None:
     check(b"event: a\nevent: b\ndata: x\n\n", Event("x", "b"))
 
 
+@pytest.mark.parametrize(
+    ("stream", "events"),
+    [
+        (b"event: e\ndata: d\nid: 1\n\n", [Event("d", "e", "1")]),
+        (b"event:e\ndata:d\nid:1\n\n", [Event("d", "e", "1")]),
+        (b"event:  e\ndata:  d\nid:  1\n\n", [Event(" d", " e", " 1")]),
+        (b"event: \ndata: d\n\n", [Event("d")]),
+        (b"event: e\ndata: \n\n", [Event("", "e")]),
+        (b"event: e\ndata: d\nid: \n\n", [Event("d", "e", "")]),
+        (b"event: e\ndata: d\nid: 1\0\n\n", [Event("d", "e")]),
+        (b"event: e\0\ndata: d\0\n\n", [Event("d\0", "e\0")]),
+        (b"data: d\nevent: e\n\n", [Event("d", "e")]),
+        (b"id: 1\nevent: e\ndata: d\n\n", [Event("d", "e", "1")]),
+        (b"data: d\ndata: e\n\n", [Event("d\ne")]),
+        (b"event: e\nevent: f\ndata: d\n\n", [Event("d", "f")]),
+        (b"event: e\r\ndata: d\r\nid: 1\r\n\r\n", [Event("d", "e", "1")]),
+        (b"event: e\ndata: d\nid: 1\n\r\n", [Event("d", "e", "1")]),
+        (b"data: d\r\r\ndata: e\n\n", [Event("d"), Event("e")]),
+        (b"retry: 5\ndata: d\n\n", [Event("d", retry=5)]),
+        (b"data: d\nid: 1\nretry: 5\n\n", [Event("d", id="1", retry=5)]),
+        (b": comment\ndata: d\n\n", [Event("d")]),
+        (BOM + b"data: d\n\n" + BOM + b"data: e\n\ndata: f\n\n", [Event("d"), Event("f")]),
+        (b"data: \xe8\xbf\n\ndata: e\n\n", [Event("\ufffd"), Event("e")]),
+    ],
+)
+def test_nearly_plain_events_mean_what_the_text_says(stream: bytes, events: list[Event]) -> None:
+    """Each alone, behind a plain event and before one."""
+    plain = b"event: p\ndata: q\nid: 0\n\n"
+    for whole in (stream, stream + plain) if stream.startswith(BOM) else (stream, plain + stream, stream + plain):
+        expected, last_event_id, retry = by_the_text(whole)
+        assert [event for event in expected if event != Event("q", "p", "0")] == events
+        check(whole, *expected, last_event_id=last_event_id, retry=retry)
+
+
 def test_an_empty_name_is_no_name() -> None:
     check(b"event: a\nevent:\ndata: x\n\n", Event("x"))
 
@@ -352,6 +387,33 @@ tokens = st.sampled_from(
 ) | st.binary(max_size=3)
 
 
+class LineByLine(Decoder):
+    """A decoder that takes no event in one step."""
+
+    def _plain(self, data: bytes) -> tuple[list[Event], int]:
+        return [], 0
+
+
+plain = st.builds(
+    lambda name, data, last: (b"event: %b\n" % name if name else b"") + b"data: %b\n" % data + last + b"\n",
+    st.sampled_from([b"", b"e", b" ", b"\0"]) | st.binary(max_size=3),
+    st.binary(max_size=4),
+    st.sampled_from([b"", b"id: 1\n", b"id: \n", b"id: 2\0\n", b"id: \xff\n", b"retry: 1\n"]),
+)
+
+
+@steady
+@given(st.lists(st.tuples(plain, tokens).map(b"".join) | plain, max_size=8).map(b"".join), st.data())
+def test_plain_events_among_others_mean_the_same_in_one_step_and_line_by_line(stream: bytes, data: Any) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    pieces = [stream[start:end] for start, end in pairwise([0, *cuts, len(stream)])]
+    quick, slow = Decoder(), LineByLine()
+    for piece in pieces:
+        assert quick.feed(piece) == slow.feed(piece)
+        assert (quick.last_event_id, quick.retry) == (slow.last_event_id, slow.retry)
+    assert (slow.last_event_id, slow.retry) == by_the_text(stream)[1:]
+
+
 @steady
 @example([b"data: x\r", b"\n", b"\n"])
 @example([b"\xef", b"", b"\xbb", b"data"])
@@ -435,6 +497,15 @@ def work(pieces: Iterable[bytes]) -> int:
 )  # fmt: skip
 def test_decoding_takes_linear_work(stream: Any, cut: Any) -> None:
     assert work(cut(stream(800))) <= 4.2 * work(cut(stream(200)))
+
+
+def test_of_events_that_have_come_whole_nothing_stays() -> None:
+    decoder = Decoder()
+    decoder.feed(b"data: x\n\n")
+    size = len(pickle.dumps(vars(decoder)))
+    for _ in range(1000):
+        decoder.feed(b"data: x\n\n")
+    assert len(pickle.dumps(vars(decoder))) == size
 
 
 def test_empty_pieces_cost_nothing_later() -> None:
