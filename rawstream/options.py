@@ -56,13 +56,22 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help shows all options)\n")
 
 
+class _Command(_Parser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """What is not known is told here: argparse would leave it to the parser above, which has other options."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     # No abbreviations here: an option of a command would be taken for one of the server's.
     parser = _Parser("python -m rawstream", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"rawstream {__version__}")
     parser.set_defaults(handler=None, tool=None)
     _add_options(parser)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Command)
     command = commands.add_parser("serve", help="serve a handler of yours", description="Serve a handler of yours.")
     command.add_argument("handler", metavar="MODULE:HANDLER", help="a coroutine function, async generator or Router")
     _add_options(command, argparse.SUPPRESS)  # an option that stands before the command keeps its value

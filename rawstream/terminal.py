@@ -1,49 +1,13 @@
-"""What the tools of the command line have in common: options that are read alike, and text for people. No I/O.
-
-What reads an option (`url`, `header`, `seconds`) is a `type` for argparse: it raises ArgumentTypeError, which says what
-was wrong and what would be right.
-"""
+"""Text for people, as the command line's tools write it: numbers, colours, no commands to the terminal. No I/O."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TextIO
-
-# -- options -----------------------------------------------------------------------------------------------------------
-
-
-def url(text: str) -> str:
-    """A URL as one types it: `:8000/clock` is of this machine, and where no scheme is named it is http."""
-    if re.match(r"https?://", text, re.IGNORECASE):
-        return text
-    if scheme := re.match(r"([a-z][a-z0-9+.-]*)://", text, re.IGNORECASE):
-        raise argparse.ArgumentTypeError(f"a URL begins with http:// or https://, not {scheme[0]}")
-    return f"http://localhost{text}" if text.startswith((":", "/")) else f"http://{text}"
-
-
-def header(text: str) -> tuple[str, str]:
-    """A header field, `Name: value`. The value's bytes are those that were typed: as Latin-1, as the wire has them."""
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise argparse.ArgumentTypeError(f'a header is "Name: value", not {text!r}')
-    return name.strip(), os.fsencode(value.strip()).decode("latin-1")
-
-
-def seconds(text: str) -> float:
-    """A time in seconds, above 0 and finite."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"a time is a number of seconds above 0, not {text!r}")
-    return value
-
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
 

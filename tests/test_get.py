@@ -374,7 +374,9 @@ async def test_a_body_makes_a_post_of_json_or_of_a_form(
         ([":1", "-m", "0"], "argument -m/--max-time: a time is a number of seconds above 0, not '0'"),
         ([":1", "-m", "soon"], "argument -m/--max-time: a time is a number of seconds above 0, not 'soon'"),
         ([":1", "--raw", "--items"], "argument --items: not allowed with argument --raw"),
+        ([":1", "-d", "@no/such"], "argument -d/--data: @no/such cannot be read: No such file or directory"),
         ([], "the following arguments are required: URL"),
+        ([":1", "--speed", "x"], "unrecognized arguments: --speed x"),
     ],
 )
 async def test_arguments_that_cannot_be_are_told_in_one_line(get: Get, arguments: list[str], line: str) -> None:
@@ -391,10 +393,6 @@ async def test_arguments_that_cannot_be_are_told_in_one_line(get: Get, arguments
          "--resume shows events, from more than one response: --text, --raw and --include do not go with it"),
         ([":1", "--resume", "--raw"],
          "--resume shows events, from more than one response: --text, --raw and --include do not go with it"),
-        ([":1", "-k", "--cacert", "x"],
-         "--insecure and --cacert exclude each other: one trusts everybody, the other somebody"),
-        ([":1", "-d", "@no/such"], "--data @no/such cannot be read: No such file or directory"),
-        ([":1", "--cacert", "no/such"], "--cacert no/such cannot be used: No such file or directory"),
         ([":0"], "a port is 1 to 65535, in 'http://localhost:0'"),
     ],
 )  # fmt: skip
@@ -438,7 +436,7 @@ async def test_a_certificate_is_checked_unless_it_is_told_not_to_be(serving: Ser
     [
         (404, [], "404 Not Found"),
         (503, [], "503 Service Unavailable"),
-        (302, [("Location", "/there")], "302 Found, to /there: a redirect is not followed"),
+        (302, [("Location", "http://[")], "302 Found, to http://[: a redirect is not followed"),
     ],
 )
 async def test_another_status_than_success_is_told_with_the_body_shown(
@@ -449,6 +447,15 @@ async def test_another_status_than_success_is_told_with_the_body_shown(
 
     getting = get("--events", place(await serving(handler)))
     assert await getting.end("why\n") == (1, f"rawstream: {line}\n")
+
+
+async def test_where_a_redirect_leads_is_told_in_full(serving: Serving, get: Get) -> None:
+    async def handler(request: Request) -> Response:
+        return Response(302, [("Location", "../there?x")])
+
+    url = place(await serving(handler))
+    told = f"rawstream: 302 Found, to http://{url}/there?x: a redirect is not followed\n"
+    assert await get(f"{url}/here/now").end() == (1, told)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -685,6 +692,29 @@ async def test_it_ends_with_its_reader_and_not_only_when_there_is_more(serving: 
         output.close()
         assert await ended(running) == (141, "")
     await fed.closed.wait()
+
+
+_DEAF = """
+import socket, sys, threading
+from rawstream.cli import main
+socket.getaddrinfo = lambda *arguments, **options: threading.Event().wait()
+raise SystemExit(main(["get", "-m", "0.1", "http://name.example"]))
+"""
+
+
+async def test_a_slow_look_up_of_a_name_is_not_waited_for() -> None:
+    """It is in a thread, which nobody can cancel and Python would join."""
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _DEAF,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(60):
+            assert await ended(running) == (5, "rawstream: --max-time of 100 ms was over\n")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            running.kill()
+        await running.wait()
 
 
 # -- its page ----------------------------------------------------------------------------------------------------------

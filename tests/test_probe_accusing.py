@@ -238,7 +238,7 @@ def test_a_larger_stream_tells_how_large_the_batches_are() -> None:
 
 
 def test_batches_that_come_by_the_clock_are_told_apart_from_those_by_size() -> None:
-    small = Finding("batches", "arrives in batches of 500 bytes", batch=500, period=0.5, seconds=0.5)
+    small = Finding("batches", "arrives in batches of 500 B", batch=500, period=0.5, seconds=0.5)
     large = Finding("batches", "arrives in batches of 40 KiB", batch=40960, period=0.52, seconds=0.5)
     by_the_clock = "arrives in batches, one each 0.5 s, of whatever has gathered"
     assert conclude([case(small), case(large, trial="volume")]).line == by_the_clock
@@ -249,7 +249,7 @@ def test_batches_that_come_by_the_clock_are_told_apart_from_those_by_size() -> N
 
 
 def test_what_is_held_but_comes_in_batches_when_sent_slowly_goes_by_the_clock() -> None:
-    slow = Finding("batches", "arrives in batches of about 900 bytes, one each 2.0 s", period=2.0, notes=("5 a batch",))
+    slow = Finding("batches", "arrives in batches of about 900 B, one each 2.0 s", period=2.0, notes=("5 a batch",))
     conclusion = conclude([case(HELD), case(HELD, trial="volume"), case(slow, trial="pace")])
     assert (conclusion.kind, conclusion.exit) == ("batches", 1)
     assert conclusion.line == "arrives in batches, one each 2.0 s, of whatever has gathered"

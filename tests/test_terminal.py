@@ -1,59 +1,15 @@
-"""What the tools of the command line have in common."""
+"""Text for people."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import pty
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from rawstream.terminal import Style, duration, header, on_one_line, seconds, size, url
+from rawstream.terminal import Style, duration, on_one_line, size
 
 pytestmark = pytest.mark.either_loop
-
-
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("http://a/b?c", "http://a/b?c"),
-        ("HTTPS://a", "HTTPS://a"),
-        ("a.example:8000/b", "http://a.example:8000/b"),
-        (":8000/clock", "http://localhost:8000/clock"),
-        ("/clock", "http://localhost/clock"),
-        ("localhost/?next=ftp://x", "http://localhost/?next=ftp://x"),
-    ],
-)
-def test_a_url_may_be_typed_without_what_goes_without_saying(typed: str, meant: str) -> None:
-    assert url(typed) == meant
-
-
-def test_a_header_is_a_name_and_a_value() -> None:
-    assert header("Authorization: Bearer a:b ") == ("Authorization", "Bearer a:b")
-    assert header("X-Empty:") == ("X-Empty", "")
-    assert header("X: 这")[1].encode("latin-1") == "这".encode()
-
-
-def test_a_time_is_in_seconds() -> None:
-    assert [seconds(text) for text in ("3", "0.5", "1e3")] == [3.0, 0.5, 1000.0]
-
-
-@pytest.mark.parametrize(
-    ("read", "text", "line"),
-    [
-        (url, "ftp://x", "a URL begins with http:// or https://, not ftp://"),
-        (header, "no colon", "a header is \"Name: value\", not 'no colon'"),
-        (header, " : x", "a header is \"Name: value\", not ' : x'"),
-        *((seconds, text, f"a time is a number of seconds above 0, not {text!r}")
-          for text in ("0", "-1", "soon", "", "nan", "inf")),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_read_is_told_with_what_would_be_right(read: Callable[[str], Any], text: str, line: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError) as caught:
-        read(text)
-    assert str(caught.value) == line
 
 
 @pytest.mark.parametrize(

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import signal
-import ssl
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from rawstream.asking import add_reach, add_request, add_url, leads_to, request, seconds, trust
 from rawstream.client import Backoff, ClientTimeouts, events, fetch
+from rawstream.ending import wind_up
 from rawstream.errors import ContentError, LocalError, RemoteError, StatusError
-from rawstream.terminal import Style, duration, header, seconds, url
+from rawstream.terminal import Style, duration
 
 from .output import Messages, Output, opened
 from .screen import Screen
@@ -71,15 +71,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Everything that `get` may be told."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
-    parser.add_argument("url", type=url, metavar="URL", help="http:// if it has no scheme; :8000/clock is localhost")
+    add_url(parser, ":8000/clock is localhost")
     ask = parser.add_argument_group("what to ask for")
     ask.add_argument("-X", "--request", metavar="METHOD", help="default: GET, and POST with -d")
-    ask.add_argument(
-        "-H", "--header", type=header, action="append", default=[], metavar="NAME:VALUE", help="may be repeated"
-    )
-    ask.add_argument(
-        "-d", "--data", action="append", default=[], metavar="DATA", help="a body; @FILE, and @- for stdin"
-    )
+    add_request(ask)
     ask.add_argument("--compressed", action="store_true", help="take gzip, and undo it")
     ask.add_argument(
         "--resume", action="store_true", help="events; reconnect whenever they break off, and go on after the last id"
@@ -97,10 +92,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--timing", action="store_true", help="how long each chunk was waited for, and its size on the wire"
     )
     look.add_argument("-i", "--include", action="store_true", help="the response's head too")
-    reach = parser.add_argument_group("how to get there")
-    reach.add_argument("--unix-socket", metavar="PATH", help="connect to this, and not to the URL's host")
-    reach.add_argument("-k", "--insecure", action="store_true", help="take any certificate")
-    reach.add_argument("--cacert", metavar="FILE", help="trust what this authority signed (PEM)")
+    reach = add_reach(parser)
     reach.add_argument("-m", "--max-time", type=seconds, metavar="SECONDS", help="for all of it (default: no limit)")
 
 
@@ -110,63 +102,26 @@ def _wrong(options: argparse.Namespace) -> str | None:
         return "--raw and --timing exclude each other: one changes nothing, the other writes between"
     if options.resume and (options.form in ("text", "raw") or options.include):
         return "--resume shows events, from more than one response: --text, --raw and --include do not go with it"
-    if options.insecure and options.cacert:
-        return "--insecure and --cacert exclude each other: one trusts everybody, the other somebody"
     return None
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
-    """What `fetch` and `events` are told. Raises LocalError for files that will not do."""
-    headers: list[tuple[str, str]] = list(options.header)
+    """What `fetch` and `events` are told."""
+    headers, body = request(options)
     given = {name.lower() for name, _ in headers}
-
-    def otherwise(name: str, value: str | None) -> None:
-        if value is not None and name.lower() not in given:
-            headers.append((name, value))
-
-    body = b"&".join(map(_data, options.data)) if options.data else None
-    otherwise("Accept", _ACCEPT.get(options.form) if not options.resume else None)
-    otherwise("Accept-Encoding", "gzip" if options.compressed else None)
-    otherwise("Content-Type", None if body is None else _content_type(body))
+    wanted = {
+        "Accept": _ACCEPT.get(options.form) if not options.resume else None,
+        "Accept-Encoding": "gzip" if options.compressed else None,
+    }
+    headers += [(name, value) for name, value in wanted.items() if value and name.lower() not in given]
     return {
         "method": options.request or ("GET" if body is None else "POST"),
         "headers": headers,
         "data": body,
         "uds": options.unix_socket,
-        "ssl": _tls(options),
+        "ssl": trust(options),
         "timeouts": ClientTimeouts(head=None, idle=None),  # a quiet stream is no failure: --max-time is the user's
     }
-
-
-def _data(text: str) -> bytes:
-    if not text.startswith("@"):
-        return os.fsencode(text)
-    try:
-        return sys.stdin.buffer.read() if text == "@-" else Path(text[1:]).read_bytes()
-    except OSError as exc:
-        raise LocalError(f"--data {text} cannot be read: {exc.strerror}") from exc
-
-
-def _content_type(body: bytes) -> str:
-    try:
-        json.loads(body)
-    except (ValueError, RecursionError):
-        return "application/x-www-form-urlencoded"
-    return "application/json"
-
-
-def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
-    if options.cacert:
-        try:
-            return ssl.create_default_context(cafile=options.cacert)
-        except OSError as exc:  # an SSLError is one
-            raise LocalError(f"--cacert {options.cacert} cannot be used: {exc.strerror or exc}") from exc
-    if not options.insecure:
-        return None
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
@@ -180,18 +135,28 @@ def main(options: argparse.Namespace) -> int:
     if wrong := _wrong(options):
         return _failed(messages, wrong, WRONG)
     try:
-        return asyncio.run(_get(options, _arguments(options), messages))
+        with asyncio.Runner() as runner:
+            status = _run(runner, _get(options, _arguments(options), messages))
+            # The look-up of a name cannot be cancelled, and Python would wait for its thread.
+            if threading.current_thread() is threading.main_thread() and runner.run(wind_up()):
+                os._exit(status)
+            return status
     except LocalError as exc:
         return _failed(messages, str(exc), WRONG)
+    except BrokenPipeError:
+        return UNREAD
+    except OSError as exc:
+        return _failed(messages, f"the output cannot be written: {exc.strerror}", UNWRITTEN)
+
+
+def _run(runner: asyncio.Runner, getting: Coroutine[Any, Any, int]) -> int:
+    try:
+        return runner.run(getting)
     except KeyboardInterrupt:
         # By the signal, and not with status 130: only then does a shell end its loop, as `for` or `while` (wait(2)).
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)
         return INTERRUPTED
-    except BrokenPipeError:
-        return UNREAD
-    except OSError as exc:
-        return _failed(messages, f"the output cannot be written: {exc.strerror}", UNWRITTEN)
 
 
 def _failed(messages: Messages, text: str, status: int) -> int:
@@ -255,7 +220,7 @@ class _Get:
         async with fetch(self._options.url, check=False, **self._arguments) as response:
             if not 200 <= response.status < 300:
                 to = response.headers.get("location") if response.status < 400 else None
-                more = f", to {to}: a redirect is not followed" if to else ""
+                more = f", to {leads_to(self._options.url, to)}: a redirect is not followed" if to else ""
                 await self._messages.say(f"{response.status} {response.reason}{more}")
                 status = REFUSED
             await self._output.write(screen.head(response))

@@ -85,6 +85,8 @@ class Recording:
     sent: Mapping[str, str] = field(default_factory=dict)
     """The fields that the handler says it set."""
     asked_version: str = "1.1"
+    redirect: str = ""
+    """Where Location leads, in full; empty if there is none."""
     timed_out: bool = False
     """There was no answer in the time that we gave it."""
 

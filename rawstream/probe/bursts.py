@@ -22,7 +22,7 @@ _INSTANT = 0.15  # of the pause before it: no longer than this does a burst take
 _ALIKE = 0.02  # of the median: sizes that differ by no more are the same
 _LARGER = 1.6  # times the usual message is what the last one of a burst may be
 _SMALL = 16  # messages: of so many, one is small beside the buffer
-_STEP = 1024  # bytes: sizes of buffers are multiples of it
+STEP = 1024  # bytes: sizes of buffers are multiples of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def fixed_size(flushed: Sequence[Burst]) -> int | None:
         sizes = sizes[1:]
     if len(sizes) < 2 or not _alike(sizes):
         return None
-    size = round(median(sizes) / _STEP) * _STEP
+    size = round(median(sizes) / STEP) * STEP
     return size if size and abs(median(sizes) - size) <= _ALIKE * size else None
 
 
@@ -137,7 +137,7 @@ def threshold(flushed: Sequence[Burst]) -> int | None:
     message = sum(sizes) / sum(counts)
     power = 1 << (min(sizes).bit_length() - 1)
     last = message if max(sizes) == min(sizes) else _LARGER * message
-    if power >= _STEP and min(counts) >= _SMALL and max(sizes) - power < last:
+    if power >= STEP and min(counts) >= _SMALL and max(sizes) - power < last:
         return power
     varied = len(set(counts)) > 1 and len(inner) >= 4 and min(counts) >= 4
-    return min(sizes) if varied and max(sizes) - min(sizes) < _LARGER * message and min(sizes) >= _STEP else None
+    return min(sizes) if varied and max(sizes) - min(sizes) < _LARGER * message and min(sizes) >= STEP else None

@@ -6,13 +6,12 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
-import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rawstream.terminal import Style, header, on_one_line, seconds, url
+from rawstream.asking import add_reach, add_request, add_url, request, seconds, trust
+from rawstream.terminal import Style, on_one_line
 
 from .conclusion import conclude
 from .hunt import Hunt
@@ -25,16 +24,9 @@ FAILED, INTERRUPTED = 2, 130
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `probe`. Those that `get` has too have the same names there."""
-    parser.add_argument(
-        "url", type=url, metavar="URL", help="http:// if it has no scheme; best of all rawstream's own, as :8000/probe"
-    )
+    add_url(parser, "best of all rawstream's own, as :8000/probe")
     ask = parser.add_argument_group("what to ask for")
-    ask.add_argument(
-        "-H", "--header", type=header, action="append", default=[], metavar="NAME:VALUE", help="may be repeated"
-    )
-    ask.add_argument(
-        "-d", "--data", type=_body, action="append", default=[], metavar="DATA", help="ask by POST; @FILE, @- for stdin"
-    )
+    add_request(ask)
     ask.add_argument("--time", type=seconds, default=8.0, metavar="SECONDS", help="for each request (default: 8)")
     ask.add_argument(
         "--idle", type=seconds, default=0.0, metavar="SECONDS", help="see whether a silence of so long is borne"
@@ -42,52 +34,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     show = parser.add_argument_group("how to show it")
     show.add_argument("--json", action="store_true", help="tell it to a machine")
     show.add_argument("--plot", type=Path, metavar="FILE", help="draw the arrivals, as SVG")
-    reach = parser.add_argument_group("how to get there")
-    reach.add_argument("--unix-socket", metavar="PATH", help="connect to this, and not to the URL's host")
-    trust = reach.add_mutually_exclusive_group()
-    trust.add_argument("-k", "--insecure", action="store_true", help="take any certificate")
-    trust.add_argument("--cacert", type=_trusting, metavar="FILE", help="trust what this authority signed (PEM)")
-
-
-def _body(told: str) -> bytes:
-    if not told.startswith("@"):
-        return os.fsencode(told)
-    try:
-        return sys.stdin.buffer.read() if told == "@-" else Path(told[1:]).read_bytes()
-    except OSError as exc:
-        raise argparse.ArgumentTypeError(f"{told} cannot be read: {exc.strerror}") from exc
-
-
-def _trusting(file: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=file)
-    except OSError as exc:  # an SSLError is one
-        raise argparse.ArgumentTypeError(f"{file} cannot be used: {exc.strerror or exc}") from exc
-
-
-def _unchecked() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+    add_reach(parser)
 
 
 def asker(options: argparse.Namespace) -> Asker:
     """What asks, as the options have it."""
-    headers: list[tuple[str, str]] = list(options.header)
-    body = b"&".join(options.data)
-    if options.data and not any(name.lower() == "content-type" for name, _ in headers):
-        headers.append(("Content-Type", _content_type(body)))
-    context = _unchecked() if options.insecure else options.cacert
-    return Asker(options.url, tuple(headers), body, context, options.unix_socket)
-
-
-def _content_type(body: bytes) -> str:
-    try:
-        json.loads(body)
-    except (ValueError, RecursionError):
-        return "application/x-www-form-urlencoded"
-    return "application/json"
+    headers, body = request(options)
+    return Asker(options.url, tuple(headers), body or b"", trust(options), options.unix_socket)
 
 
 def main(options: argparse.Namespace) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rawstream.terminal import size
+
 from .arrivals import changed
 from .culprits import Culprit, accuse
-from .findings import Case, Finding, Kind, amount, seconds
+from .findings import Case, Finding, Kind, seconds
 
 _ALIKE = 1.4  # times: periods that differ by less are one
 
@@ -76,9 +78,9 @@ def _sharpened(case: Case, cases: Sequence[Case]) -> Finding:
         return replace(finding, batch=finding.batch or large.batch)
     if large.batch is None:
         return replace(finding, notes=(*finding.notes, f"a larger stream {large.words}"))
-    size = amount(large.batch)
-    notes = (*finding.notes, f"what is shorter than {size} is held until its end")
-    return replace(finding, kind="batches", words=f"arrives in batches of {size}", batch=large.batch, notes=notes)
+    buffer = size(large.batch)
+    notes = (*finding.notes, f"what is shorter than {buffer} is held until its end")
+    return replace(finding, kind="batches", words=f"arrives in batches of {buffer}", batch=large.batch, notes=notes)
 
 
 def _is_alike(finding: Finding, large: Finding) -> bool:

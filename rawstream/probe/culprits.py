@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rawstream.fields import Headers
+from rawstream.terminal import size
 
-from .findings import Case, amount
+from .findings import Case
 
 UNKNOWN = "unknown"
 
@@ -234,7 +235,7 @@ def _old_version(cases: Sequence[Case]) -> list[str]:
 
 
 def _batch_of_nginx(batch: int | None) -> list[str]:
-    return [f"batches of {amount(batch)} are what its buffers hold"] if batch in (4096, 8192) else []
+    return [f"batches of {size(batch)} are what its buffers hold"] if batch in (4096, 8192) else []
 
 
 def _hints(batch: int | None) -> list[str]:

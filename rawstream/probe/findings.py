@@ -55,15 +55,6 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 99.5 else f"{value:.0f} s"
 
 
-def amount(size: float) -> str:
-    """Bytes as people say them: "4 KiB", "900 bytes"."""
-    if size < 1024:
-        return f"{size:.0f} byte{'s' if round(size) != 1 else ''}"
-    unit, factor = ("KiB", 1024) if size < 1024 * 1024 else ("MiB", 1024 * 1024)
-    text = f"{size / factor:.1f}".removesuffix(".0")
-    return f"{text} {unit}"
-
-
 def plural(number: int, name: str) -> str:
     """ "1 chunk", "2 chunks"."""
     return f"{number} {name}{'' if number == 1 else 's'}"

@@ -13,10 +13,11 @@ from itertools import pairwise
 from statistics import median
 
 from rawstream.fetched import JSON_LINES
+from rawstream.terminal import size
 
 from .arrivals import EVENTS, PROSE, Recording
-from .bursts import TOGETHER, Burst, are_instant, are_torn, bursts, fixed_size, pause, threshold
-from .findings import Finding, amount, plural, seconds
+from .bursts import STEP, TOGETHER, Burst, are_instant, are_torn, bursts, fixed_size, pause, threshold
+from .findings import Finding, plural, seconds
 
 _MOMENT = 0.3  # seconds: of what was over sooner, nothing can be said
 _NOTICED = 0.05  # seconds: shorter pauses no reader notices
@@ -65,9 +66,8 @@ def _refused(recording: Recording) -> str:
         words += f" {HTTPStatus(recording.status).phrase}"
     except ValueError:
         pass  # one of nobody's
-    location = recording.headers.get("location")
-    if recording.status in (301, 302, 303, 307, 308) and location:
-        return f"{words}: it leads to {location}, so probe that"
+    if recording.status in (301, 302, 303, 307, 308) and recording.redirect:
+        return f"{words}: it leads to {recording.redirect}, so probe that"
     if recording.status in (401, 403):
         return f"{words}: --header 'Authorization: ...' may help"
     if recording.status == 405 and "allow" in recording.headers:
@@ -91,8 +91,10 @@ def _pairs(found: list[Burst]) -> list[tuple[Burst, Burst]]:
 
 def _nothing(recording: Recording) -> Finding:
     after = seconds(recording.ended_at)
+    if recording.status == 204:
+        return Finding("no stream", "is no stream: answered 204 No Content")
     if recording.ending == "complete":
-        return Finding("no stream" if recording.status == 204 else "unknown", f"ended after {after} without a byte")
+        return Finding("unknown", f"ended after {after} without a byte")
     if recording.coding and recording.pieces:
         words = f"brought nothing that can be decoded in {after}: held back by who compresses it, or silent"
         return Finding("unknown", words)
@@ -109,7 +111,7 @@ def _is_document(recording: Recording) -> bool:
 
 
 def _size(recording: Recording) -> str:
-    return amount(recording.size)
+    return size(recording.size)
 
 
 def _said(recording: Recording) -> str:
@@ -162,20 +164,22 @@ def _paced(recording: Recording, found: list[Burst]) -> Finding:
     if median(burst.size for burst in found) > _RUSH * each:
         return Finding("streams", "streams: it flows as fast as it is read")
     flushed = found if _is_whole(recording) else found[:-1]
-    size, torn = fixed_size(flushed), are_torn(flushed)
+    batch, torn = fixed_size(flushed), are_torn(flushed)
     structured = recording.content_type in _STRUCTURED
     messages = sorted(burst.messages for burst in found)[len(found) // 2]
     # A buffer is not full at once: a first burst that comes early is the origin's own, and so are the like of it.
     filled = found[0].at > 0.5 * each
-    if torn and structured and (messages >= 2 or size) and len(flushed) >= 2:
-        return _batches(flushed, size, each, "each ends inside a message, where no origin would flush")
-    if torn and size and not structured and recording.content_type != "application/octet-stream":
+    if torn and structured and (messages >= 2 or batch) and len(flushed) >= 2:
+        return _batches(flushed, batch, each, "each ends inside a message, where no origin would flush")
+    if torn and structured and messages >= 2 and flushed[0].size % STEP == 0:  # it is alone, before the rest
+        return _batches(flushed, flushed[0].size, each, "the first ends inside a message, where no origin would flush")
+    if torn and batch and not structured and recording.content_type != "application/octet-stream":
         if messages >= 2:
-            return _batches(flushed, size, each, "each ends inside a line, where few origins flush")
+            return _batches(flushed, batch, each, "each ends inside a line, where few origins flush")
         if filled and not recording.messages:
-            return _batches(flushed, size, each, f"each has exactly {amount(size)}, and few origins cut it so")
+            return _batches(flushed, batch, each, f"each has exactly {size(batch)}, and few origins cut it so")
     if not torn and filled and (limit := threshold(flushed)):
-        return _batches(flushed, limit, each, f"each was sent as soon as it had {amount(limit)}")
+        return _batches(flushed, limit, each, f"each was sent as soon as it had {size(limit)}")
     if messages >= 2:
         notes = (
             f"about {plural(messages, 'whole message')} a burst, one each {seconds(each)}",
@@ -192,9 +196,9 @@ def _is_whole(recording: Recording) -> bool:
     return recording.ending == "stopped" and recording.silence > TOGETHER
 
 
-def _batches(flushed: list[Burst], size: int | None, each: float, why: str) -> Finding:
-    usual = size or round(median(burst.size for burst in flushed))
-    words = f"arrives in batches of {'' if size else 'about '}{amount(usual)}, one each {seconds(each)}"
+def _batches(flushed: list[Burst], batch: int | None, each: float, why: str) -> Finding:
+    usual = batch or round(median(burst.size for burst in flushed))
+    words = f"arrives in batches of {'' if batch else 'about '}{size(usual)}, one each {seconds(each)}"
     return Finding("batches", words, batch=usual, period=each, seconds=each, notes=(why,))
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from rawstream.asking import leads_to
 from rawstream.client import ClientResponse, ClientTimeouts, fetch
 from rawstream.errors import ConnectFailed, IncompleteResponse, LocalError, ReadTimeout, RemoteError
 from rawstream.incoming import Arrival
@@ -56,7 +57,10 @@ class Asker:
                 way.url(self.url), method=way.method, headers=headers, data=data, timeouts=timeouts, uds=self.uds,
                 ssl=self.context, http_version=way.http_version, check=False,
             ) as response:  # fmt: skip
-                return replace(await _listen(response, limits), asked_version=way.http_version)
+                location = response.headers.get("location")
+                redirect = leads_to(response.url, location) if location else ""
+                recording = await _listen(response, limits)
+                return replace(recording, asked_version=way.http_version, redirect=redirect)
         except (LocalError, ConnectFailed) as exc:
             raise Unreachable(_line(exc)) from exc
         except ReadTimeout:

@@ -8,12 +8,12 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from rawstream.terminal import BOLD, GREEN, RED, YELLOW, Style, on_one_line
+from rawstream.terminal import BOLD, GREEN, RED, YELLOW, Style, on_one_line, size
 
 from .arrivals import Recording
 from .conclusion import Conclusion, fields
 from .culprits import parties
-from .findings import Case, amount, plural, seconds
+from .findings import Case, plural, seconds
 from .picture import picture
 
 _HEADING = ("asked for", "head", "first", "pause", "longest", "a read", "a chunk")
@@ -59,8 +59,8 @@ def _measures(recording: Recording) -> list[str]:
         _time(recording.first_byte),
         _time(median(gaps) if gaps else None),
         _time(max(gaps, default=None)),
-        _bytes(median(reads)) if reads else "-",
-        _bytes(median(sizes)) if sizes else "-",
+        size(median(reads)) if reads else "-",
+        size(median(sizes)) if sizes else "-",
     ]
 
 
@@ -71,10 +71,6 @@ def _gaps(recording: Recording) -> list[float]:
 
 def _time(value: float | None) -> str:
     return "-" if value is None else seconds(value)
-
-
-def _bytes(size: float) -> str:
-    return f"{size:.0f} B" if size < 1024 else amount(size)
 
 
 def _facts(cases: Sequence[Case], resumed: str) -> list[str]:

@@ -11,8 +11,10 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape
 
+from rawstream.terminal import size
+
 from .arrivals import Recording
-from .findings import Case, amount, seconds
+from .findings import Case, seconds
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 900, 230, 30, 62, 92
 _STYLE = """
@@ -84,7 +86,7 @@ def _row(case: Case, y: int, span: float) -> Iterator[str]:
     for piece in recording.pieces:
         if piece.size:
             radius = round(2 + 3 * (piece.size / most) ** 0.5, 1)
-            told = f"{amount(piece.size)} at {seconds(piece.at)}"
+            told = f"{size(piece.size)} at {seconds(piece.at)}"
             where = f'cx="{_x(piece.at, span)}" cy="{y + 40}" r="{radius}"'
             yield f'<circle class="came" {where}><title>{told}</title></circle>'
     x = _x(recording.ended_at, span)

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median, quantiles
 
+from rawstream.terminal import size
+
 from .arrivals import Mark, Recording
-from .findings import Finding, amount, plural, seconds
+from .findings import Finding, plural, seconds
 
 _TOGETHER = 0.25  # of the time between two sendings: who arrives closer than that arrived together
 _LEAST = 0.015  # seconds: less is what any machine may take, and no reader notices
@@ -121,25 +123,25 @@ def _batches(
     groups: Sequence[Sequence[Mark]], held: Sequence[float], late: tuple[str, ...], recording: Recording
 ) -> Finding:
     sizes = _sizes(groups, recording)
-    size = round(median(sizes))
+    batch = round(median(sizes))
     # What is compressed is gathered compressed: that its batches are alike unpacked would be chance.
     fixed = (
         not recording.coding
         and len(sizes) >= 2
-        and sum(abs(one - size) <= _SAME * size for one in sizes) >= _MOST * len(sizes)
+        and sum(abs(one - batch) <= _SAME * batch for one in sizes) >= _MOST * len(sizes)
     )
     # The last is no measure: it comes with the end. What was gathered for the first began with the first chunk; when it
     # comes tells a clock's period only if that began then, too.
     if fixed:
-        size = _rounded(size, median(after.end - before.end for before, after in pairwise(recording.marks)))
+        batch = _rounded(batch, median(after.end - before.end for before, after in pairwise(recording.marks)))
     times = [group[-1].arrived for group in groups[:-1]]
     if len(times) == 1:
         times.insert(0, groups[0][0].arrived - held[0])
     each = median([after - before for before, after in pairwise(times)])
     usual = round(median(len(group) for group in groups[:-1]))
-    words = f"arrives in batches of {'' if fixed else 'about '}{amount(size)}, one each {seconds(each)}"
+    words = f"arrives in batches of {'' if fixed else 'about '}{size(batch)}, one each {seconds(each)}"
     note = f"{plural(usual, 'chunk')} a batch"
-    return Finding("batches", words, False, size if fixed else None, each, max(held), (*late, note))
+    return Finding("batches", words, False, batch if fixed else None, each, max(held), (*late, note))
 
 
 def _sizes(groups: Sequence[Sequence[Mark]], recording: Recording) -> list[int]:
