@@ -16,7 +16,8 @@ _OWN_FILES = 64  # descriptors that are not connections: listeners, logs, what h
 class Admission:
     """The connections of one server, as far as they are counted.
 
-    A connection that finds no room is told so, and takes some itself while it is: up to a tenth more than there is, and 16.
+    A connection that finds no room is told so, and takes some itself while it is: up to a tenth more than there is, and
+    16.
     """
 
     def __init__(self, limits: Limits) -> None:

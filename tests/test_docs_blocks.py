@@ -32,7 +32,7 @@ RUN_BY = [
     ("explanation/six-connections.md", {"js"}, "tests/browser/test_docs_scripts.py"),
     ("how-to/*.md", {"console", "python"}, "tests/test_how_to.py"),
     ("probe.md", {"python"}, HERE),
-    ("proxies.md", {"js"}, "tests/test_proxies.py"),
+    ("proxies.md", {"js"}, "tests/browser/test_tabs.py"),
     ("reference/*.md", {"console", "python"}, HERE),
     ("tutorial/*.md", {"console", "python"}, "tests/test_tutorial.py"),
     ("tutorial/*.md", {"js"}, "tests/browser/test_docs_scripts.py"),

@@ -57,8 +57,9 @@ async def main() -> None:
     async with serve(router, port=0) as server:
         port = server.addresses[0][1]
         for path in ("/whole", "/broken"):
-            for accept in ACCEPTS:
-                head, _, body = (await ask(port, path, accept)).partition(b"\r\n\r\n")
+            answers = await asyncio.gather(*(ask(port, path, accept) for accept in ACCEPTS))
+            for accept, answer in zip(ACCEPTS, answers, strict=True):
+                head, _, body = answer.partition(b"\r\n\r\n")
                 print(f"GET {path}, Accept: {accept}")
                 for line in head.split(b"\r\n")[1:] if path == "/whole" else []:
                     if not line.startswith((b"Date", b"Vary", b"Transfer-Encoding")):

@@ -92,7 +92,7 @@ class Wire:
     """`python -m rawstream --wire` beside the commands of a page. It starts with the first of them.
 
     The commands name port 8000, which may be taken here. So the server listens on some port of four digits, with which
-    as many bytes are sent, and what is shown says 8000 again.
+    as many bytes are sent, and what is shown says 8000 again. It has the loop of who has installed nothing else.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class Wire:
         for self.port in random.sample(range(1100, 10000), 3):
             self.log.seek(0)
             self.log.truncate()
-            command = [sys.executable, "-m", "rawstream", "--wire", "--port", str(self.port)]
+            command = [sys.executable, "-m", "rawstream", "--wire", "--port", str(self.port), "--loop", "asyncio"]
             self.server = subprocess.Popen(command, stderr=self.log, env=ENVIRONMENT, text=True)
             if self._wait_for(" listening on ", 1):
                 return
