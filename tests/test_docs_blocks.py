@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+import processes
 import pytest
 from support import Serving
 
@@ -120,22 +119,6 @@ def test_the_tutorial_activates_the_environment_that_make_makes(page: Path) -> N
     assert "VENV := .venv" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
-@contextlib.contextmanager
-def demo() -> Iterator[int]:
-    """`python -m rawstream`, and its port."""
-    command = [sys.executable, "-m", "rawstream", "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            match = re.search(r":(\d+) ", line)
-            assert match is not None, line + process.stderr.read()
-            yield int(match[1])
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
 def running(program: str, port: int) -> list[str]:
     """The lines that a program prints, with the demo's port."""
     assert "127.0.0.1:8000" in program
@@ -149,9 +132,9 @@ def running(program: str, port: int) -> list[str]:
 def test_the_client_s_programs_read_the_demo() -> None:
     whole, part = programs("client.md")
     around = "import asyncio, rawstream\nasync def main():\n{}\nasyncio.run(main())\n"
-    with demo() as port:
-        assert len(running(whole, port)) == 5
-        [line] = running(around.format(textwrap.indent(part + "        break\n", "    ")), port)
+    with processes.running("--port", "0") as demo:
+        assert len(running(whole, demo.port)) == 5
+        [line] = running(around.format(textwrap.indent(part + "        break\n", "    ")), demo.port)
         assert re.fullmatch(r'\d+ \{"n":\d+,.*\}', line)
 
 

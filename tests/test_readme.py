@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
+import processes
 import pytest
 
 README = Path(__file__).parent.parent / "README.md"
@@ -37,23 +35,6 @@ def running(command: str, directory: Path, port: int) -> str:
     return done.stdout
 
 
-@contextlib.contextmanager
-def served(directory: Path, target: str) -> Iterator[int]:
-    """`python -m rawstream serve target`, and its port."""
-    command = [sys.executable, "-m", "rawstream", "serve", target, "--port", "0"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, cwd=directory, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            match = re.search(r":(\d+) ", line)
-            assert match is not None, line + process.stderr.read()
-            yield int(match[1])
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
     """A directory with the README's programs, each under the name that its first line gives."""
@@ -63,20 +44,20 @@ def programs(tmp_path: Path) -> Path:
 
 
 def test_the_five_line_program_prints_what_the_readme_shows(programs: Path) -> None:
-    with served(programs, "hello:count") as port:
+    with processes.running("serve", "hello:count", "--port", "0", cwd=programs) as served:
         shown = [(command, output) for command, output in transcripts() if command.endswith("localhost:8000")]
         assert len(shown) == 3
         for command, output in shown:
             # A JSON array has no line end of its own; the README must break the line there.
-            assert running(command, programs, port).rstrip("\n") == output.rstrip("\n")
+            assert running(command, programs, served.port).rstrip("\n") == output.rstrip("\n")
 
 
 def test_the_whole_server_prints_what_the_readme_shows(programs: Path) -> None:
-    with served(programs, "server:router") as port:
+    with processes.running("serve", "server:router", "--port", "0", cwd=programs) as served:
         shown = [(command, output) for command, output in transcripts() if "localhost:8000/" in command]
         assert len(shown) == 3
         for command, output in shown:
-            assert running(command, programs, port).rstrip("\n") == output.rstrip("\n")
+            assert running(command, programs, served.port).rstrip("\n") == output.rstrip("\n")
 
 
 def test_the_whole_server_runs_as_a_program(programs: Path) -> None:
