@@ -125,6 +125,13 @@ class Proxy:
             raise
         return sock
 
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for peer in self.peers:
+            peer.close()
+
 
 Before = Callable[..., contextlib.AbstractContextManager[Proxy]]
 
@@ -135,13 +142,8 @@ def before(tmp_path: Path) -> Before:
 
     @contextlib.contextmanager
     def start(served: Served, site: str = SITE) -> Iterator[Proxy]:
-        with nginx(served.server.addresses[0][1], tmp_path, site) as port:
-            proxy = Proxy(port)
-            try:
-                yield proxy
-            finally:
-                for peer in proxy.peers:
-                    peer.close()
+        with nginx(served.server.addresses[0][1], tmp_path, site) as port, Proxy(port) as proxy:
+            yield proxy
 
     return start
 
@@ -435,13 +437,8 @@ def behind_haproxy(tmp_path: Path) -> Before:
     @contextlib.contextmanager
     def start(served: Served) -> Iterator[Proxy]:
         [site] = shown("haproxy")
-        with haproxy(served.server.addresses[0][1], tmp_path, site) as port:
-            proxy = Proxy(port)
-            try:
-                yield proxy
-            finally:
-                for peer in proxy.peers:
-                    peer.close()
+        with haproxy(served.server.addresses[0][1], tmp_path, site) as port, Proxy(port) as proxy:
+            yield proxy
 
     return start
 
