@@ -46,24 +46,18 @@ def test_peers_take_turns() -> None:
     assert os.sched_getaffinity(0) == set(CORES)
 
 
-def test_a_peer_that_is_wrong_is_not_timed() -> None:
+@pytest.mark.parametrize(
+    ("raised", "state"),
+    [(WrongAnswer("2 events instead of 3"), "wrong"), (HeldBack("7 of 8 events came late"), "held back")],
+)
+def test_a_peer_that_is_wrong_or_holds_events_back_is_told_apart_and_not_timed(raised: Exception, state: str) -> None:
     def check(server: Server, contender: Contender, settings: Settings) -> None:
-        raise WrongAnswer("2 events instead of 3")
+        raise raised
 
     outcome = enter(fake(check=check), [BY_NAME["floor"]])
     play(outcome, TINY)
     (entry,) = outcome.entries
-    assert (entry.state, entry.reason, entry.samples) == ("wrong", "2 events instead of 3", [])
-
-
-def test_a_peer_that_holds_events_back_is_told_apart_from_a_wrong_one() -> None:
-    def check(server: Server, contender: Contender, settings: Settings) -> None:
-        raise HeldBack("7 of 8 events came late")
-
-    outcome = enter(fake(check=check), [BY_NAME["floor"]])
-    play(outcome, TINY)
-    (entry,) = outcome.entries
-    assert (entry.state, entry.reason, entry.samples) == ("held back", "7 of 8 events came late", [])
+    assert (entry.state, entry.reason, entry.samples) == (state, str(raised), [])
 
 
 def test_a_peer_that_turns_wrong_loses_what_it_has() -> None:
