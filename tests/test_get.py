@@ -127,8 +127,10 @@ class Getting(Output):
         self._said.seek(0)
         return status, self._said.read()
 
-    def close(self) -> None:
-        super().close()
+    async def leave(self) -> None:
+        """Nobody reads its output any more: it ends, if it has not."""
+        self.close()
+        await self._status
         self._said.close()
 
 
@@ -148,7 +150,7 @@ async def get(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
     yield start
     for each in started:
-        each.close()
+        await each.leave()
 
 
 class Fed:
