@@ -19,6 +19,7 @@ from .inbox import LINES
 from .messages import Every, Stream
 from .observe import Record
 from .pump import GATHER, Pump
+from .sink import Way
 from .transport import Transport
 from .wire import NEED_DATA, Data, End, Frame, PreparedHead, ServerWire, until_close
 
@@ -141,22 +142,14 @@ class StreamSink:
     `close` is due, however the stream ends."""
 
     __slots__ = (
-        "_deadlines", "_encoder", "_frame", "_gzip", "_head", "_heartbeat", "_patience", "_prelude", "_pulse",
-        "_record", "_send", "_silent", "_spoken", "_timer", "_transport", "_wire", "chunks",
+        "_deadlines", "_encoder", "_frame", "_gzip", "_head", "_heartbeat", "_others", "_patience", "_prelude",
+        "_pulse", "_record", "_send", "_silent", "_spoken", "_timer", "_transport", "_wire",
     )  # fmt: skip
 
     def __init__(
-        self,
-        transport: Transport,
-        wire: ServerWire,
-        deadlines: Deadlines,
-        head: PreparedHead,
-        encoder: Encoder,
-        form: Format,
-        stream: Stream,
-        record: Record,
-        gzip: Gzip | None,
-    ) -> None:
+        self, transport: Transport, wire: ServerWire, deadlines: Deadlines, head: PreparedHead,
+        encoder: Encoder, form: Format, stream: Stream, record: Record, gzip: Gzip | None,
+    ) -> None:  # fmt: skip
         self._transport = transport
         self._wire = wire
         self._deadlines = deadlines
@@ -171,12 +164,16 @@ class StreamSink:
         self._heartbeat = stream.heartbeat if encoder.heartbeat else None
         self._timer: asyncio.TimerHandle | None = None  # when the head leaves at the latest
         self._prelude = b""  # what the reader has to be told first
-        self._spoken = 0  # how many chunks there were when that was last looked at ...
+        self._spoken = 0  # how much had been sent when that was last looked at ...
         self._silent = -1  # ... and for how many halves of a heartbeat there were no more; -1: something just left
         self._pulse: Deadline | None = None
-        self.chunks = 0
-        """Pieces of the body written."""
+        self._others = 0  # the writes of the transport that were no pieces of this body
         record.counter = self
+
+    @property
+    def chunks(self) -> int:
+        """Pieces of the body written."""
+        return self._transport.writes - self._others if self._head is None else 0
 
     @property
     def writable(self) -> bool:
@@ -204,19 +201,14 @@ class StreamSink:
             return self._wait_for_first() if self._head is not None else self._transport.writable
         if not self.chunks:
             observe.first_chunk(self._record)
-        self.chunks += 1
         return self._transport.write(self._send(payload) if self._head is None else self._open() + self._send(payload))
 
-    @property
-    def framing(self) -> Frame:
-        """How a piece becomes bytes of the body: for who makes them once for many readers. The head has left."""
-        return self._frame
+    def way(self) -> Way:
+        """`write` in two calls, for who writes often, or the same to many: what frames a piece, and what sends it.
 
-    def direct(self, counter: observe.Counter) -> Transport:
-        """For who sends pieces that are framed already to thousands of sinks, and counts them itself: what to `write`
-        them to. The head has left, and `first_chunk` is due with the first of them."""
-        self._record.counter = counter
-        return self._transport
+        Something was written: the head has left. With the first piece `first_chunk` is due, unless `write` wrote it.
+        """
+        return self._send, self._transport.write
 
     def first_chunk(self) -> None:
         """The first piece of the body leaves."""
@@ -229,15 +221,21 @@ class StreamSink:
     def _wait_for_first(self) -> bool:
         """The generator waits, and has not given anything yet."""
         if self._patience == 0.0:
-            return self._transport.write(self._open())
-        if self._timer is None and self._patience != math.inf:
+            self._tell(self._open())
+        elif self._timer is None and self._patience != math.inf:
             self._timer = self.later(self._patience, self._lead)
         return self._transport.writable
 
     def _lead(self) -> None:
         """The head has waited long enough for an item."""
         if self._head is not None:
-            self._transport.write(self._open())
+            self._tell(self._open())
+
+    def _tell(self, data: bytes) -> None:
+        """Send what is no piece of the body."""
+        before = self._transport.writes
+        self._transport.write(data)
+        self._others += self._transport.writes - before
 
     def _open(self) -> bytes:
         assert self._head is not None, "a head leaves once"
@@ -247,6 +245,7 @@ class StreamSink:
             compress = self._gzip.compress
             self._send = lambda payload: frame(compress(payload))
         self._head = None
+        self._others = self._transport.writes
         if self._heartbeat is not None:
             self._pulse = self._deadlines.after(self._heartbeat / 2, self._beat_in_silence)
         return data + self._send(self._prelude)
@@ -254,13 +253,14 @@ class StreamSink:
     def beat(self) -> None:
         """Let the reader, and those between, see that the stream is alive. The head has left."""
         if self.writable:
-            self._transport.write(self._send(self._encoder.heartbeat))
+            self._tell(self._send(self._encoder.heartbeat))
 
     def _beat_in_silence(self) -> None:
         """Look twice in a heartbeat for silence; so a chunk needs no clock, and silence lasts a heartbeat at most."""
         assert self._heartbeat is not None
-        self._silent = self._silent + 1 if self.chunks == self._spoken else 0
-        self._spoken = self.chunks
+        sent = self._transport.sent
+        self._silent = self._silent + 1 if sent == self._spoken else 0
+        self._spoken = sent
         if self._silent == 1:  # it began up to half a heartbeat before the last look
             self._silent = -1
             self.beat()
@@ -270,7 +270,7 @@ class StreamSink:
         """Tell the reader that the server closes, and when to come back: not all at the same time."""
         notice = self._encoder.closing(random.randint(1000, 5000))
         if self._head is None:
-            self._transport.write(self._send(notice))
+            self._tell(self._send(notice))
         else:
             self._prelude = notice
 
@@ -278,13 +278,12 @@ class StreamSink:
         """The last items, what the format has after them, and the proper end, in one write."""
         data = b"" if self._head is None else self._open()
         payload += self._encoder.end()
-        if payload:
-            if not self.chunks:
-                observe.first_chunk(self._record)
-            self.chunks += 1
+        if payload and not self.chunks:
+            observe.first_chunk(self._record)
+        send = self._transport.write if payload else self._tell
         if self._gzip is not None:
             payload = self._gzip.finish(payload)
-        self._transport.write(data + self._frame(payload) + self._wire.end())
+        send(data + self._frame(payload) + self._wire.end())
 
     def break_off(self, payload: bytes, status: int, message: str) -> bool:
         """The last items, the reason, and no end: the reader can tell that something is missing.

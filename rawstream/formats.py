@@ -136,7 +136,8 @@ class JsonArray(_Plain):
 class JsonLines(_Plain):
     """One JSON value a line."""
 
-    def encode(self, item: Any) -> bytes:
+    @staticmethod
+    def encode(item: Any) -> bytes:
         data = _data(item)
         return b"" if _is_silent(item) else _utf8(data, _to_json) + b"\n"
 
@@ -150,7 +151,8 @@ class ServerSentEvents(_Plain):
     heartbeat = b":\n\n"
     _finished = sse.encode(sse.Event("{}", "stream-end", END_ID))
 
-    def encode(self, item: Any) -> bytes:
+    @staticmethod
+    def encode(item: Any) -> bytes:
         if type(item) is str and "\n" not in item and "\r" not in item:
             try:
                 return f"data: {item}\n\n".encode()  # most items: text of one line
@@ -181,7 +183,8 @@ class ServerSentEvents(_Plain):
 class Text(_Plain):
     """The items' own text with nothing between; a `str` as it is, any other value as JSON."""
 
-    def encode(self, item: Any) -> bytes:
+    @staticmethod
+    def encode(item: Any) -> bytes:
         data = _data(item)
         if _is_silent(item):
             return b""
@@ -192,7 +195,8 @@ class Text(_Plain):
 class Raw(_Plain):
     """Bytes as they are."""
 
-    def encode(self, item: Any) -> bytes:
+    @staticmethod
+    def encode(item: Any) -> bytes:
         data = _data(item)
         if _is_silent(item):
             return b""

@@ -108,10 +108,11 @@ class Writer(Protocol):
 
 
 class Counter(Protocol):
-    """Who writes the pieces of a stream's body, and counts them."""
+    """Who knows how many pieces of a stream's body were written."""
 
-    chunks: int
-    """Pieces written, heartbeats not."""
+    @property
+    def chunks(self) -> int:
+        """Heartbeats are none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -216,7 +217,7 @@ def ended(record: Record) -> None:
             method = known
     if record.writer is not None:
         record.sent = record.writer.sent - record.before
-    record.chunks = record.chunks_so_far
+    record.chunks, record.counter = record.chunks_so_far, None
     counts.sent += record.sent
     kind = method, _CLASSES[record.status // 100]
     try:

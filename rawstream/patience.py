@@ -13,9 +13,10 @@ from typing import Any
 
 from .config import Timeouts
 from .deadlines import Deadline, Deadlines
+from .driving import close
 from .errors import LocalError, Unavailable
 from .messages import Request
-from .pump import Pump, close
+from .pump import Pump
 from .transport import Transport
 
 log = logging.getLogger("rawstream")

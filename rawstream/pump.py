@@ -2,9 +2,7 @@
 
 *A byte never waits for the next byte.* Items that come without a wait between them are gathered. They leave as one
 write when the iterator waits; or sooner, if `gather` bytes are together or a millisecond has passed. No delay is added.
-
-How does the pump know? A coroutine that waits hands an object up, through all that await it, to the event loop.
-`before_wait` stands in the way: it drives a coroutine as `await` would, and calls back before it passes one on.
+Where each item comes alone, after a wait, nothing is gathered, and it takes the shortest way.
 
 The rule for exceptions, cancellation among them: one that arrives while a step of the iterator is pending is thrown
 into that step; one that arrives between two steps is thrown in at the iterator's `yield` (`athrow`). So task groups
@@ -15,23 +13,15 @@ from __future__ import annotations
 
 import time
 import types
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from typing import Any
 
+from .driving import before_wait, let_the_loop_run
 from .errors import Disconnected, ItemError
+from .sink import Sink
 
 GATHER = 16 * 1024  # bytes that are worth a system call: as many as a TLS record holds (RFC 8446 section 5.1)
 TURN = 0.001  # seconds for which an iterator may keep the loop: no reader notices, and a hundred streams still flow
-
-
-class Sink(Protocol):
-    """Where a pump writes to."""
-
-    @property
-    def writable(self) -> bool: ...  # not while the reader is behind, nor when it is gone
-    def write(self, payload: bytes) -> bool: ...  # never waits or fails; b"" says that the iterator waits; -> writable
-    async def drain(self) -> None: ...  # waits until writable; raises when the reader is gone
-    def later(self, seconds: float, callback: Callable[[], None]) -> Any: ...  # has cancel()
 
 
 class Pump:
@@ -44,17 +34,54 @@ class Pump:
         self, iterator: AsyncIterator[Any], encode: Callable[[Any], bytes], sink: Sink,
         gather: int = GATHER, hold: float = 0.0, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._iterator, self._encode, self._sink = iterator, encode, sink
-        self._gather, self._hold, self._clock = gather, hold, clock
+        self._iterator: Any = iterator
+        self._encode, self._sink = encode, sink
+        self._most, self._hold, self._clock = gather, hold, clock
         self._timer: Any = None
         self.parts: list[bytes] = []  # gathered
         self.taken = 0  # items that were sent
         self._keeps_up = True  # the reader did when the iterator last waited
+        self._alone = False  # no more than one item had come then
         self._until = clock() + TURN  # when the loop has to run; 0.0 if it has run since the last item
 
-    def run(self) -> Awaitable[None]:
+    @types.coroutine
+    def run(self) -> Generator[Any, Any, None]:
         """Until the iterator ends; what it gave last is left for `take`. Raises what it, `encode` and `drain` raise."""
-        return before_wait(self._fill(), self._waits)
+        encode, parts, most = self._encode, self.parts, self._most
+        try:
+            while (yield from before_wait(self._gather(), self._waits)):
+                (frame, send), begin_step, passed, writable = self._sink.way(), self._iterator.__anext__, 0, True
+                part: bytes | None = parts.pop()  # it came alone: this is the shortest way
+                try:
+                    while writable and part and len(part) < most:
+                        step = begin_step()
+                        try:
+                            waits_for = step.send(None)
+                        except StopIteration as ready:  # no wait: gather
+                            part, last = encode(ready.value), part
+                            parts.append(last)
+                            break
+                        writable, part = send(frame(part)), None
+                        passed += 1
+                        try:
+                            waits_for = yield waits_for
+                        except BaseException as error:
+                            waits_for = None
+                            part = encode((yield from before_wait(step, self._waits, error)))
+                        else:
+                            part = encode((yield from step))  # further waits of this step concern nobody
+                except StopAsyncIteration:
+                    return
+                finally:
+                    self._keeps_up = writable
+                    self.taken += passed
+                    if part is not None:
+                        parts.append(part)
+        except ItemError as error:
+            error.index = self.taken + len(parts)
+            raise
+        finally:
+            self._disarm()
 
     def take(self) -> bytes:
         """What is gathered, and from now on is not."""
@@ -63,32 +90,34 @@ class Pump:
         self.parts.clear()
         return payload
 
-    async def _fill(self) -> None:
-        encode, parts, gather, clock, size = self._encode, self.parts, self._gather, self._clock, 0
-        try:
-            async for item in self._iterator:
-                part = encode(item)
-                size = size + len(part) if parts else len(part)
-                parts.append(part)
-                late = (self._until or len(parts) > 1) and clock() >= self._until  # who comes alone needs no clock
-                if size >= gather or not self._keeps_up or (late and self._until):
-                    await self._turn()
-                elif late:
-                    self._until = clock() + TURN
-        except ItemError as error:
-            error.index = self.taken + len(parts)
-            raise
-        finally:
-            self._disarm()
+    async def _gather(self) -> bool:
+        """Until the iterator has ended, or (True) gives one item at a time."""
+        encode, parts, most, clock, size = self._encode, self.parts, self._most, self._clock, sum(map(len, self.parts))
+        if size >= most or not self._keeps_up:
+            await self._turn()
+        elif len(parts) > 1:
+            self._until = clock() + TURN
+        async for item in self._iterator:
+            part = encode(item)
+            size = size + len(part) if parts else len(part)
+            parts.append(part)
+            late = (self._until or len(parts) > 1) and clock() >= self._until  # who comes alone needs no clock
+            if size >= most or not self._keeps_up or (late and self._until):
+                await self._turn()
+            elif late:
+                self._until = clock() + TURN
+            elif self._alone and not self._until and isinstance(self._iterator, types.AsyncGeneratorType):
+                return True
+        return False
 
     async def _turn(self) -> None:
         """Let the loop run, unless it just has, and the reader catch up; what arrives meanwhile goes to the `yield`."""
         while True:
             try:
-                if sum(map(len, self.parts)) >= self._gather:
+                if sum(map(len, self.parts)) >= self._most:
                     self._flush()
                 if self._until != 0.0:
-                    await _let_the_loop_run()  # a wait, too: what is not held is flushed before it
+                    await let_the_loop_run()  # a wait, too: what is not held is flushed before it
                 self._keeps_up, self._until = True, self._clock() + TURN
                 if not self._sink.writable:
                     await self._sink.drain()
@@ -105,7 +134,7 @@ class Pump:
             self.parts.append(self._encode(item))
 
     def _waits(self) -> None:
-        self._until = 0.0
+        self._until, self._alone = 0.0, len(self.parts) == 1 and self.parts != [b""] and not self._hold
         self._keeps_up = self._sink.write(b"" if self._hold else self.take())
         if self.parts and self._timer is None:
             self._timer = self._sink.later(self._hold, self._flush)
@@ -118,32 +147,3 @@ class Pump:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
-
-
-@types.coroutine
-def before_wait(coroutine: Coroutine[Any, Any, Any], call: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """Drive `coroutine` as `await` would, but do `call()` each time before it waits."""
-    resume, value = coroutine.send, None
-    while True:
-        try:
-            waits_for = resume(value)
-        except StopIteration as done:
-            return done.value
-        finally:
-            del value  # an exception that this frame kept alive would keep this frame alive
-        try:
-            call()
-            resume, value = coroutine.send, (yield waits_for)
-        except BaseException as error:
-            resume, value = coroutine.throw, error
-        del waits_for  # a future, perhaps, which holds an exception
-
-
-@types.coroutine
-def _let_the_loop_run() -> Generator[None, None, None]:
-    yield
-
-
-async def close(iterator: AsyncIterator[Any]) -> None:
-    """Close `iterator`, if it can be closed, so that its `finally` runs; due also where no pump ever ran."""
-    await iterator.aclose() if hasattr(iterator, "aclose") else None

@@ -25,10 +25,10 @@ class Transport(asyncio.Protocol):
     """One connection to a peer. `connected` is called when it is there, `lost` when it is gone for good."""
 
     __slots__ = (
-        "__weakref__", "_behind", "_body_ended", "_connected", "_deadlines", "_drained", "_ended", "_fd", "_gone",
+        "__weakref__", "_body_ended", "_connected", "_deadlines", "_direct", "_drained", "_ended", "_fd", "_gone",
         "_inbox", "_left", "_left_at", "_limits", "_loop", "_lost", "_readable", "_reading", "_stall", "_timeouts",
         "_transport", "_turns", "_work", "client", "dropping", "sent", "watched", "when_writable",
-        "writable",
+        "writable", "writes",
     )  # fmt: skip
 
     def __init__(
@@ -56,8 +56,8 @@ class Transport(asyncio.Protocol):
         self._stall: Deadline | None = None
         self._left = 0  # bytes that had left the write buffer when that was last looked at ...
         self._left_at = 0.0  # ... and found to have grown
-        self._fd = -1  # the socket, where we may send on it ourselves
-        self._behind = False  # asyncio's transport was given something to send
+        self._fd = -1  # the socket, if we may send on it ourselves ...
+        self._direct = -1  # ... and when: not while asyncio's transport has something to send
         self.dropping = False
         """More of next requests came than is held: it was dropped, and so is what follows."""
         self.watched: Watch | None = None
@@ -69,6 +69,8 @@ class Transport(asyncio.Protocol):
         """The peer's address and port; None on a Unix socket."""
         self.sent = 0
         """Bytes written."""
+        self.writes = 0
+        """Calls of `write`, while the peer was there."""
 
     # -- asyncio's callbacks -----------------------------------------------------------------------------------------
 
@@ -79,7 +81,7 @@ class Transport(asyncio.Protocol):
         self._transport.set_write_buffer_limits(self._limits.high_water)
         # Where no TLS, tap or other loop is in between. (On Windows a socket is no file.)
         if type(transport).__module__ == "asyncio.selector_events" and os.name == "posix":
-            self._fd = transport.get_extra_info("socket").fileno()
+            self._fd = self._direct = transport.get_extra_info("socket").fileno()
         peer = transport.get_extra_info("peername")  # now: uvloop asks the socket, which may be closed later
         self.client = (peer if len(peer) == 2 else peer[:2]) if isinstance(peer, tuple) else None
         self._connected(self)
@@ -113,7 +115,7 @@ class Transport(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = self._gone = True
         self.writable = False
-        self._fd = -1  # from now on it may be another's
+        self._fd = self._direct = -1  # from now on it may be another's
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
@@ -212,20 +214,21 @@ class Transport(asyncio.Protocol):
 
         Returns `writable`.
         """
-        if self._fd >= 0 and not self._behind:  # asyncio's transport would do the same, at four times the price
+        if self._direct >= 0:  # asyncio's transport would do the same, at four times the price
             try:
-                sent = os.write(self._fd, data)
+                sent = os.write(self._direct, data)
             except OSError:
                 sent = 0  # it meets this too, and knows what to do
             self.sent += sent
             if sent == len(data):
+                self.writes += 1
                 return True
-            self._behind = True
+            self._direct = -1
             return self._hand_over(memoryview(data)[sent:])
         if self._transport.is_closing():
             return False
         if self._fd >= 0 and not self._transport.get_write_buffer_size():
-            self._behind = False  # it has caught up
+            self._direct = self._fd  # it has caught up
             return self.write(data)
         return self._hand_over(data)
 
@@ -234,6 +237,7 @@ class Transport(asyncio.Protocol):
             self._left, self._left_at = self.sent, self._loop.time()
             self._stall = self._deadlines.after(self._timeouts.write_stall / 4, self._look_for_stall)
         self.sent += len(data)
+        self.writes += 1
         self._transport.write(data)
         return self.writable
 
@@ -269,7 +273,7 @@ class Transport(asyncio.Protocol):
     def close(self) -> None:
         """Send what waits to be sent, under the same deadline, and close."""
         if not self._transport.is_closing():  # asyncio's TLS transport breaks when it is closed twice
-            self._fd = -1
+            self._fd = self._direct = -1
             self._transport.close()
 
     async def linger(self, seconds: float, end_ours: bool = True) -> None:
@@ -301,7 +305,7 @@ class Transport(asyncio.Protocol):
         """Reset the connection at once; what waits to be sent is dropped, here and in the kernel."""
         if not self._gone:  # asyncio's transport breaks when it is aborted after its end
             self.close_by_reset()
-            self._fd = -1
+            self._fd = self._direct = -1
             self._transport.abort()
 
     @property

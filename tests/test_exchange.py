@@ -905,6 +905,29 @@ async def test_each_write_of_a_stream_is_a_chunk_and_heartbeats_are_none(serving
     assert sum(observe.counts.first_chunk.buckets) == firsts + 1
 
 
+async def test_items_that_come_one_by_one_are_counted_as_they_leave(serving: Serving) -> None:
+    gates: asyncio.Queue[str] = asyncio.Queue()
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        while item := await gates.get():
+            yield item
+
+    peer = await (await serving(handler)).ask(get(accept="text/event-stream"))
+    await peer.head()
+    [record] = observe.open_streams
+    for number, item in enumerate("abcdef"):
+        assert record.chunks_so_far == number
+        gates.put_nowait(item)
+        await peer.expect(chunk(b"data: %b\n\n" % item.encode()))
+    gates.put_nowait("")
+    await peer.expect(chunk(b"event: stream-end\ndata: {}\nid: stream-end\n\n") + LAST_CHUNK)
+    await settle()
+    assert record.chunks == 7
+    await peer.send(get(accept="text/event-stream"))
+    await peer.head()
+    assert record.chunks_so_far == 7, "what the connection writes for others is not counted"
+
+
 async def test_a_stream_that_never_waits_is_one_chunk(serving: Serving) -> None:
     async def handler(request: Request) -> AsyncIterator[str]:
         yield "a"

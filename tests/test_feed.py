@@ -632,7 +632,6 @@ async def test_joining_while_publishing_at_full_speed_loses_nothing(serving: Ser
 class Pipe:
     """A sink that takes so many bytes, and then no more until they are read."""
 
-    framing: Framing
     now = 0.0
     """By a clock of its own, in whose time each write takes a slice."""
 
@@ -641,7 +640,7 @@ class Pipe:
         self._held = 0
         self._call: Callable[[], None] | None = None
         self._drained = asyncio.Event()
-        self.framing = bytes
+        self.framing: Framing = bytes
         self.lines: list[Told] = []
         self.beats = 0
 
@@ -656,8 +655,8 @@ class Pipe:
     def first_chunk(self) -> None:
         assert not self.lines
 
-    def direct(self, counter: observe.Counter) -> PipeEnd:
-        return PipeEnd(self)
+    def way(self) -> tuple[Framing, Callable[[bytes], bool]]:
+        return self.framing, self.take
 
     def take(self, frame: bytes) -> bool:
         self.lines += [Told(**json.loads(line)) for line in frame.splitlines()]
@@ -683,16 +682,6 @@ class Pipe:
         self._drained.set()
         if behind and self._call is not None:
             self._call()
-
-
-class PipeEnd:
-    """Where a feed writes its pieces."""
-
-    def __init__(self, pipe: Pipe) -> None:
-        self._pipe = pipe
-
-    def write(self, data: bytes) -> bool:
-        return self._pipe.take(data)
 
 
 async def crowd(hub: Hub, channel: Channel) -> tuple[list[Pipe], list[asyncio.Task[None]]]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rawstream.errors import Stalled, StoreUnavailable
 from rawstream.formats import JsonLines, ServerSentEvents
-from rawstream.observe import Counter
 
 from .cursor import After, Gap, Place
 from .log import Id
@@ -27,22 +26,14 @@ _AGAIN = 1.0  # seconds, and up to as many more, after which a log that could no
 _EVENTS, _LINES = ServerSentEvents(), JsonLines()  # for what is said beside the log's entries
 
 
-class Out(Protocol):
-    """The connection itself."""
-
-    def write(self, data: bytes) -> bool: ...  # never waits or fails; -> writable
-
-
 class Sink(Protocol):
     """Where a feed writes to: what a pump writes to, for bytes that are framed already."""
 
     @property
     def writable(self) -> bool: ...
-    @property
-    def framing(self) -> Framing: ...  # once the head has left
     def write(self, payload: bytes) -> bool: ...  # b"": the head may leave
+    def way(self) -> tuple[Framing, Callable[[bytes], bool]]: ...  # `write` in two, once the head has left
     def beat(self) -> None: ...  # a comment, where the format has one
-    def direct(self, counter: Counter) -> Out: ...  # for what is framed and counted
     def first_chunk(self) -> None: ...  # it leaves
     def when_writable(self, call: Callable[[], None] | None) -> None: ...  # None: not any more
     async def drain(self) -> None: ...  # waits until writable; raises when the reader is gone
@@ -55,14 +46,14 @@ class Feed:
     """
 
     __slots__ = (
-        "_channel", "_encoder", "_gap", "_lost", "_number", "_out", "_parked", "_place", "_ready", "_sink", "_tail",
-        "_view", "chunks", "heartbeat", "over",
+        "_begun", "_channel", "_encoder", "_gap", "_lost", "_number", "_out", "_parked", "_place", "_ready", "_sink",
+        "_tail", "_view", "heartbeat", "over",
     )  # fmt: skip
     taken = 1  # a channel may be silent for long: no first item is overdue
     _sink: Sink
     _tail: Tail
     _view: View
-    _out: Out
+    _out: Callable[[bytes], bool]
 
     def __init__(self, channel: Channel, lines: bool, after: After, found: Place | None = None) -> None:
         self._channel = channel
@@ -73,8 +64,7 @@ class Feed:
         self._gap = found.gap if found else None
         self._parked: asyncio.Future[None] | None = None
         self.heartbeat = self._encoder.heartbeat
-        self.chunks = 0
-        """Pieces written."""
+        self._begun = False  # a piece was written
         self.over = False
         """Nothing more will be written."""
         self._ready = False  # it waits for what comes next
@@ -169,19 +159,18 @@ class Feed:
         """Returns whether more may be written."""
         sent, self._place, ends, _ = piece
         self._number = self._place.n
-        if not self.chunks:
-            self._sink.first_chunk()
-        self.chunks += 1
+        if not self._begun:
+            self._begin()
         if ends:
             self.finish()
-        return self._out.write(sent) and not ends
+        return self._out(sent) and not ends
 
     async def _catch_up(self) -> None:
         """Read the log until the tail has the rest, however long the reader takes. Raises StoreUnavailable."""
         self._tail = await self._channel.join(self)
         form = as_line if self._encoder is _LINES else as_event
-        self._view = self._tail.view(form, self._sink.framing)
-        self._out = self._sink.direct(self)
+        framing, self._out = self._sink.way()
+        self._view = self._tail.view(form, framing)
         if self._gap is not None:
             self._tell(self._gap)
         if self._lost or self._number > self._tail.last.n:  # or the log that it was found in is gone
@@ -219,10 +208,13 @@ class Feed:
 
     def _tell(self, gap: Gap) -> None:
         self._gap = None
-        if not self.chunks:
-            self._sink.first_chunk()
-        self.chunks += 1
-        self._out.write(self._view.made(gap.entry))
+        if not self._begun:
+            self._begin()
+        self._out(self._view.made(gap.entry))
+
+    def _begin(self) -> None:
+        self._begun = True
+        self._sink.first_chunk()
 
     def _park(self, seconds: float | None = None) -> asyncio.Future[None]:
         """To wait for what `advance` cannot do. Without `seconds`, `advance` is called from now on."""

@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from weakref import WeakSet, WeakValueDictionary
 
+from rawstream.driving import close
 from rawstream.errors import LocalError, NotFound, StoreUnavailable
-from rawstream.pump import close
 from rawstream.turns import NO_WORK, Turns
 
 from .channel import EVENT, Behind, Channel

@@ -16,8 +16,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from rawstream.answers import verdict
+from rawstream.driving import close
 from rawstream.errors import ChannelEnded, Disconnected, ItemError, NotFound, StoreUnavailable, phrase
-from rawstream.pump import Pump, close
+from rawstream.pump import Pump
+from rawstream.sink import Way
 from rawstream.sse import Event
 
 from .channel import Channel, checked_data
@@ -221,6 +223,10 @@ class Owner:
             else:
                 self._waiting.popleft()
                 self._appended += 1
+
+    def way(self) -> Way:
+        """An item is stored as it is."""
+        return bytes, self.write
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Never needed: nothing is held back."""
