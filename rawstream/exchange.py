@@ -204,11 +204,11 @@ class StreamSink:
         return self._transport.write(self._send(payload) if self._head is None else self._open() + self._send(payload))
 
     def way(self) -> Way:
-        """`write` in two calls, for who writes often, or the same to many: what frames a piece, and what sends it.
+        """`write` in two calls, for who writes often, or the same to many: what frames a piece, and where it goes.
 
         Something was written: the head has left. With the first piece `first_chunk` is due, unless `write` wrote it.
         """
-        return self._send, self._transport.write
+        return self._send, self._transport
 
     def first_chunk(self) -> None:
         """The first piece of the body leaves."""

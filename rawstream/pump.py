@@ -50,7 +50,7 @@ class Pump:
         encode, parts, most = self._encode, self.parts, self._most
         try:
             while (yield from before_wait(self._gather(), self._waits)):
-                (frame, send), begin_step, passed, writable = self._sink.way(), self._iterator.__anext__, 0, True
+                (frame, out), begin_step, passed, writable = self._sink.way(), self._iterator.__anext__, 0, True
                 part: bytes | None = parts.pop()  # it came alone: this is the shortest way
                 try:
                     while writable and part and len(part) < most:
@@ -61,7 +61,7 @@ class Pump:
                             part, last = encode(ready.value), part
                             parts.append(last)
                             break
-                        writable, part = send(frame(part)), None
+                        writable, part = out.write(frame(part)), None
                         passed += 1
                         try:
                             waits_for = yield waits_for

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
-Way: TypeAlias = tuple[Callable[[bytes], bytes], Callable[[bytes], bool]]
+
+class Out(Protocol):
+    """The socket's own side of a sink."""
+
+    def write(self, data: bytes) -> bool:
+        """Send what is framed; never waits or fails. Returns whether more may be written."""
+
+
+Way: TypeAlias = tuple[Callable[[bytes], bytes], Out]
 
 
 class Sink(Protocol):
@@ -19,7 +27,7 @@ class Sink(Protocol):
         """Send a piece; never waits or fails. b"" says that the iterator waits. Returns `writable`."""
 
     def way(self) -> Way:
-        """`write` in two calls, for who has written before: what frames a piece, and what sends it."""
+        """`write` in two calls, for who has written before: what frames a piece, and where it is written."""
 
     async def drain(self) -> None:
         """Wait until `writable`. Raises Disconnected when the reader is gone."""

@@ -37,6 +37,7 @@ from rawstream.channels.log import Entry, Id, Retention
 from rawstream.channels.slices import SLICE, Slices
 from rawstream.channels.tail import BYTES, ENTRIES, PIECE, Framing
 from rawstream.errors import StoreUnavailable
+from rawstream.sink import Way
 
 pytestmark = pytest.mark.usefixtures("orderly")
 
@@ -629,6 +630,16 @@ async def test_joining_while_publishing_at_full_speed_loses_nothing(serving: Ser
             assert [each.data["n"] for each in told[:-1]] == [*range(first, total + 1)], "none was missing"
 
 
+class PipeEnd:
+    """Where a feed writes its pieces."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+
+    def write(self, data: bytes) -> bool:
+        return self._pipe.take(data)
+
+
 class Pipe:
     """A sink that takes so many bytes, and then no more until they are read."""
 
@@ -655,8 +666,8 @@ class Pipe:
     def first_chunk(self) -> None:
         assert not self.lines
 
-    def way(self) -> tuple[Framing, Callable[[bytes], bool]]:
-        return self.framing, self.take
+    def way(self) -> Way:
+        return self.framing, PipeEnd(self)
 
     def take(self, frame: bytes) -> bool:
         self.lines += [Told(**json.loads(line)) for line in frame.splitlines()]

@@ -67,7 +67,7 @@ LAYERS: dict[str, set[str]] = {
     "channels.redis": {"channels.log", "channels.redis_commands", "channels.redis_follower", "errors"},
     "channels.tail": {"channels.log", "sse"},
     "channels.cursor": {"channels.log", "errors"},
-    "channels.feed": {"channels.cursor", "channels.log", "channels.tail", "errors", "formats"},
+    "channels.feed": {"channels.cursor", "channels.log", "channels.tail", "errors", "formats", "sink"},
     "channels.reader": {"channels.cursor", "channels.log", "errors", "sse"},
     "channels.subscription": {"channels.cursor", "channels.feed", "errors", "formats", "messages"},
     "channels.slices": set(),

@@ -83,7 +83,7 @@ class Sink:
             assert part, "an empty piece would end a chunked body"
             return part
 
-        return frame, self.write
+        return frame, self
 
     async def drain(self) -> None:
         self.log.append("drain")

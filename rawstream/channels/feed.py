@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rawstream.errors import Stalled, StoreUnavailable
 from rawstream.formats import JsonLines, ServerSentEvents
+from rawstream.sink import Out, Way
 
 from .cursor import After, Gap, Place
 from .log import Id
-from .tail import Framing, Piece, Tail, View, as_event, as_line
+from .tail import Piece, Tail, View, as_event, as_line
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -32,7 +33,7 @@ class Sink(Protocol):
     @property
     def writable(self) -> bool: ...
     def write(self, payload: bytes) -> bool: ...  # b"": the head may leave
-    def way(self) -> tuple[Framing, Callable[[bytes], bool]]: ...  # `write` in two, once the head has left
+    def way(self) -> Way: ...  # once the head has left
     def beat(self) -> None: ...  # a comment, where the format has one
     def first_chunk(self) -> None: ...  # it leaves
     def when_writable(self, call: Callable[[], None] | None) -> None: ...  # None: not any more
@@ -53,7 +54,7 @@ class Feed:
     _sink: Sink
     _tail: Tail
     _view: View
-    _out: Callable[[bytes], bool]
+    _out: Out
 
     def __init__(self, channel: Channel, lines: bool, after: After, found: Place | None = None) -> None:
         self._channel = channel
@@ -163,7 +164,7 @@ class Feed:
             self._begin()
         if ends:
             self.finish()
-        return self._out(sent) and not ends
+        return self._out.write(sent) and not ends
 
     async def _catch_up(self) -> None:
         """Read the log until the tail has the rest, however long the reader takes. Raises StoreUnavailable."""
@@ -210,7 +211,7 @@ class Feed:
         self._gap = None
         if not self._begun:
             self._begin()
-        self._out(self._view.made(gap.entry))
+        self._out.write(self._view.made(gap.entry))
 
     def _begin(self) -> None:
         self._begun = True

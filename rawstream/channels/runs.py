@@ -226,7 +226,7 @@ class Owner:
 
     def way(self) -> Way:
         """An item is stored as it is."""
-        return bytes, self.write
+        return bytes, self
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Never needed: nothing is held back."""
