@@ -50,11 +50,11 @@ class Pump:
         encode, parts, most = self._encode, self.parts, self._most
         try:
             while (yield from before_wait(self._gather(), self._waits)):
-                (frame, out), begin_step, passed, writable = self._sink.way(), self._iterator.__anext__, 0, True
+                iterator, (frame, out), passed, writable = self._iterator, self._sink.way(), 0, True
                 part: bytes | None = parts.pop()  # it came alone: this is the shortest way
                 try:
                     while writable and part and len(part) < most:
-                        step = begin_step()
+                        step = anext(iterator)
                         try:
                             waits_for = step.send(None)
                         except StopIteration as ready:  # no wait: gather
