@@ -25,8 +25,8 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def fields(own: Pairs, defaults: Iterable[tuple[str, str]] = ()) -> Fields:
     """The handler's own fields, after Date and those `defaults` that it did not name."""
     own = pairs(own)
-    named = {name.lower() for name, _ in own}
-    return [field for field in (("Date", _date()), *defaults) if field[0].lower() not in named] + [*own]
+    named = [name.lower() for name, _ in own]
+    return [*[field for field in (("Date", _date()), *defaults) if field[0].lower() not in named], *own]
 
 
 _date_cache = (0, "")

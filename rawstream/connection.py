@@ -37,7 +37,7 @@ _FIRST, _AGAIN = 1.0, 0.1
 class Connection:
     """Serves one peer, until either side has enough."""
 
-    __slots__ = ("_began", "_cycle", "_requests", "_service", "_transport", "_wire", "idle", "task")
+    __slots__ = ("_began", "_clock", "_cycle", "_requests", "_service", "_transport", "_wire", "idle", "task")
 
     def __init__(self, transport: Transport, service: Service) -> None:
         self._transport = transport
@@ -46,6 +46,7 @@ class Connection:
         self._cycle: Cycle | None = None  # the request under way
         self._requests = 0  # how many there were
         self._began = time.monotonic()  # a request did, with its first byte
+        self._clock = asyncio.get_running_loop().time  # what deadlines go by
         self.task: asyncio.Task[None] | None = None
         """Which runs it."""
         self.idle = True
@@ -63,7 +64,8 @@ class Connection:
                         with self._cycle.watch():
                             await pump.run()
                 self._cycle = pump = None  # nothing of it is kept while the connection waits for another
-                await transport.drain()
+                if not transport.writable:
+                    await transport.drain()
                 if not wire.reusable:
                     break
                 wire.next_cycle()
@@ -111,18 +113,17 @@ class Connection:
         self.idle, self._began = not wire.begun, time.monotonic()
         if self._service.closing.is_set():
             patience = min(patience, self._last_call)
-        clock = asyncio.get_running_loop().time
-        until = clock() + (patience if self.idle else self._service.timeouts.head)
+        until = self._clock() + (patience if self.idle else self._service.timeouts.head)
         while (event := wire.receive()) is NEED_DATA:
             try:
-                data = await transport.read(until - clock())
+                data = await transport.read(until - self._clock())
             except ReadTimeout:
                 if self.idle:
                     return None
                 raise
             if self.idle and data:
                 self.idle, self._began = False, time.monotonic()
-                until = clock() + self._service.timeouts.head
+                until = self._clock() + self._service.timeouts.head
             if not data and transport.unread:
                 return None  # it is we who dropped the rest of this request
             wire.feed(data)

@@ -137,7 +137,7 @@ class Cycle:
                 answer = answer(request)
                 if hasattr(answer, "__await__"):
                     answer = await answer
-        if isinstance(answer, Response | Stream):
+        if isinstance(answer, (Response, Stream)):
             return answer
         if hasattr(answer, "__aiter__"):
             return Stream(answer)

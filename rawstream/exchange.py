@@ -21,7 +21,7 @@ from .observe import Record
 from .pump import GATHER, Pump
 from .sink import Way
 from .transport import Transport
-from .wire import NEED_DATA, Data, End, Frame, PreparedHead, ServerWire, until_close
+from .wire import Data, End, Frame, PreparedHead, ServerWire, until_close
 
 _FRAMING = 256 * 1024  # bytes by which a body's framing may exceed the body: those of 65,536 chunks of a byte each
 _NONE = Headers()
@@ -33,17 +33,18 @@ class RequestBody:
     after no more than `patience` seconds the next of them."""
 
     __slots__ = (
-        "_fed", "_headers", "_limit", "_lines", "_patience", "_piece", "_reader", "_size", "_trailers", "_transport",
+        "_fed", "_length", "_limit", "_lines", "_patience", "_piece", "_reader", "_size", "_trailers", "_transport",
         "_trouble", "_wire",
     )  # fmt: skip
 
     def __init__(self, transport: Transport, wire: ServerWire, headers: Headers, limit: int, patience: float) -> None:
         self._transport = transport
         self._wire = wire
-        self._headers = headers
         self._limit = limit
         self._patience = patience
-        self._lines = math.inf if "content-length" in headers else LINES  # without framing, nothing costs but bytes
+        length = headers.get("content-length")
+        self._length = int(length or 0)
+        self._lines = LINES if length is None else math.inf  # without framing, nothing costs but bytes
         self._size = 0
         self._fed = 0  # bytes that came behind those that came with the head
         self._piece = b""  # what has come, and was not asked for yet
@@ -62,11 +63,10 @@ class RequestBody:
         """Take what there is of the body off the wire, up to its end."""
         pieces = [self._piece]
         try:
-            while not self._wire.request_ended and (event := self._wire.receive()) is not NEED_DATA:
-                if isinstance(event, Data):
-                    pieces.append(event.data)
-                elif isinstance(event, End):
-                    self._trailers = event.trailers
+            while isinstance(event := self._wire.receive(), Data):
+                pieces.append(event.data)
+            if isinstance(event, End):
+                self._trailers = event.trailers
         except RemoteError as error:
             self._trouble = error
         self._piece = b"".join(pieces)
@@ -74,7 +74,7 @@ class RequestBody:
 
     def check(self) -> None:
         """Raise BodyTooLarge or ProtocolError if it is known by now: then no handler needs to begin."""
-        if int(self._headers.get("content-length", "0")) > self._limit:
+        if self._length > self._limit:
             raise BodyTooLarge(f"a request's body has at most {self._limit} bytes here")
         if self._trouble and not self._piece:
             raise self._trouble

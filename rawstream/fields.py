@@ -47,9 +47,10 @@ class _MultiMap(Mapping[str, str]):
     def get(self, name: str, default: Any = None) -> Any:
         """The value of `name`, or `default`."""
         key, keys = self._key(name), self._keys
-        if key not in keys:
-            return default
-        return self.pairs[keys.index(key)][1] if keys.count(key) == 1 else self._one(self.get_all(name))
+        count = keys.count(key)
+        if count == 1:
+            return self.pairs[keys.index(key)][1]
+        return self._one(self.get_all(name)) if count else default
 
     def __getitem__(self, name: str) -> str:
         if name in self:

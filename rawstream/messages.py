@@ -169,8 +169,8 @@ class Response:
 
     def __post_init__(self) -> None:
         _check_status(self.status)
-        kind = type(self.body).__name__
-        if kind != "bytes":
+        if type(self.body) is not bytes:
+            kind = type(self.body).__name__
             raise AnswerError(f"a Response's body is bytes, not {kind}; see Response.text and Response.json")
         if self.body and self.status in (204, 304):
             raise AnswerError(f"a response with status {self.status} has no body (RFC 9110 section 6.4.1)")
@@ -193,7 +193,7 @@ class Response:
 def _typed(content_type: str, headers: Pairs) -> Pairs:
     try:
         own = pairs(headers)
-        named = any(name.lower() == "content-type" for name, _ in own)
+        named = "content-type" in [name.lower() for name, _ in own]
     except (AttributeError, TypeError, ValueError) as exc:
         raise AnswerError(f"a response's headers are pairs of str, or a mapping, not {headers!r}") from exc
     return own if named else [("Content-Type", content_type), *own]

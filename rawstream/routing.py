@@ -27,7 +27,7 @@ class Router:
     """
 
     def __init__(self) -> None:
-        self._routes: dict[tuple[str, ...], dict[str, Handler]] = {}
+        self._routes: dict[tuple[str, ...], _Route] = {}
 
     def route(self, method: str, path: str) -> Callable[[H], H]:
         """A decorator that adds a handler for any method: "PATCH", say, in capitals, as requests have it.
@@ -37,10 +37,10 @@ class Router:
         pattern = _pattern(path)
 
         def add(handler: H) -> H:
-            methods = self._routes.setdefault(pattern, {})
-            if method in methods:
-                raise LocalError(f"{method} {path} has a handler already: {methods[method]!r}")
-            methods[method] = handler
+            handlers = self._routes.setdefault(pattern, _Route(pattern)).handlers
+            if method in handlers:
+                raise LocalError(f"{method} {path} has a handler already: {handlers[method]!r}")
+            handlers[method] = handler
             return handler
 
         return add
@@ -63,31 +63,38 @@ class Router:
 
     def __call__(self, request: Request) -> Any:
         """What the handler gives: an awaitable or an async generator. Raises NotFound or MethodNotAllowed."""
-        if request.head.path == "*":
-            return _options(_allow({name for methods in self._routes.values() for name in methods}))
-        path = tuple(request.head.path.split("/"))
+        method, path = request.head.method, request.head.path
+        if path == "*":
+            return _options(_allow({name for route in self._routes.values() for name in route.handlers}))
+        segments = tuple(map(unquote, path.split("/")) if "%" in path else path.split("/"))
         allowed: dict[str, Handler] = {}
-        for pattern in self._candidates(path):
-            methods = self._routes[pattern]
-            handler = methods.get(request.method) or (methods.get("GET") if request.method == "HEAD" else None)
+        for route in self._candidates(segments):
+            handler = route.handlers.get(method) or (route.handlers.get("GET") if method == "HEAD" else None)
             if handler is not None:
-                params = _params(pattern, path)
+                params = {name: segments[place] for place, name in route.names}
                 return handler(dataclasses.replace(request, params=params) if params else request)
-            allowed = {**methods, **allowed}
+            allowed = {**route.handlers, **allowed}
         if not allowed:
             raise NotFound(f"nothing is at {request.path}")
-        if request.method == "OPTIONS":
+        if method == "OPTIONS":
             return _options(_allow(allowed))
         raise MethodNotAllowed(_allow(allowed))
 
-    def _candidates(self, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        """The patterns that match: the one without parts in braces first."""
-        exact = tuple(map(unquote, path))
-        if exact in self._routes:
+    def _candidates(self, segments: tuple[str, ...]) -> Iterator[_Route]:
+        """The routes that match: the one without parts in braces first."""
+        if (exact := self._routes.get(segments)) is not None:
             yield exact
-        for pattern in self._routes:
-            if pattern != exact and len(pattern) == len(exact) and all(map(_matches, pattern, exact)):
-                yield pattern
+        for pattern, route in self._routes.items():
+            if route is not exact and len(pattern) == len(segments) and all(map(_matches, pattern, segments)):
+                yield route
+
+
+class _Route:
+    """What is at the paths that match a pattern."""
+
+    def __init__(self, pattern: tuple[str, ...]) -> None:
+        self.names = [(place, part[1:-1]) for place, part in enumerate(pattern) if _is_name(part)]
+        self.handlers: dict[str, Handler] = {}  # by method
 
 
 def _pattern(path: str) -> tuple[str, ...]:
@@ -111,10 +118,6 @@ def _matches(part: str, segment: str) -> bool:
 
 def _is_name(part: str) -> bool:
     return part.startswith("{") and part.endswith("}")
-
-
-def _params(pattern: tuple[str, ...], path: tuple[str, ...]) -> dict[str, str]:
-    return {part[1:-1]: unquote(value) for part, value in zip(pattern, path, strict=True) if _is_name(part)}
 
 
 def _allow(methods: Iterable[str]) -> list[str]:

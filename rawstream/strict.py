@@ -25,7 +25,6 @@ _ORDINARY = bytes({*b"\t\r\n", *range(0x20, 0x7F), *range(0x80, 0x100)})  # all 
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*[0-9]+[ \t]*\r\n", re.IGNORECASE)
 _CODINGS = re.compile(rb"\ntransfer-encoding:([^\r\n]*)", re.IGNORECASE)
-_ORIGIN_FORM = re.compile(r"(?P<path>/[^?#]*)(?:\?(?P<query>[^#]*))?")
 _ABSOLUTE_FORM = re.compile(r"https?://(?P<host>[^/?#]+)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?", re.IGNORECASE)
 # RFC 3986 section 3.2, without user information: a registered name or IPv4 address, or an IP literal; and a port. Or
 # nothing at all. (`++` does not give back what it has matched: a long wrong name takes no longer than a right one.)
@@ -96,8 +95,9 @@ def resolve(method: str, target: str, headers: Headers) -> tuple[str, str, Heade
         raise ProtocolError("Host is a name and perhaps a port")
     if method == "CONNECT":
         raise ProtocolError("this server is not a proxy: it has no CONNECT", 501)
-    if match := _ORIGIN_FORM.fullmatch(target):
-        return match["path"], match["query"] or "", headers
+    if target.startswith("/") and "#" not in target:
+        path, _, query = target.partition("?")
+        return path, query, headers
     if target == "*" and method == "OPTIONS":
         return "*", "", headers
     if (match := _ABSOLUTE_FORM.fullmatch(target)) and _HOST.fullmatch(match["host"]):
@@ -163,7 +163,7 @@ class Intake:
             del head[end:]
         # With one byte too many h11 refuses a head in the same way whether it came whole or in pieces.
         del head[self._max_head + 1 :]
-        return bytes(head[seen:]) or None
+        return data if len(head) == seen + len(data) else bytes(head[seen:]) or None
 
     def take(self, chunked: bool) -> list[bytes]:
         """Call this when the head is in order: what h11 may see of what came behind it."""

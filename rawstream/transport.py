@@ -90,8 +90,9 @@ class Transport(asyncio.Protocol):
         if self.dropping:
             return
         self._inbox.add(data)
-        waited_for = self._readable is not None and not self._readable.done()
-        if len(self._inbox) > self._limits.held and not waited_for:
+        if self._readable is not None and not self._readable.done():
+            self._readable.set_result(None)
+        elif len(self._inbox) > self._limits.held:
             if self._body_ended:
                 # With reading paused, a FIN or RST behind all this would go unnoticed. So it is read on and dropped;
                 # since a request may be lost in it, this connection takes no more of them.
@@ -99,7 +100,6 @@ class Transport(asyncio.Protocol):
                 self.dropping = True
             else:
                 self._read_on()
-        self._wake(self._readable)
 
     def eof_received(self) -> bool:
         self._ended = True

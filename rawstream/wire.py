@@ -64,6 +64,7 @@ def until_close(payload: bytes) -> bytes:
     return payload
 
 
+_END_OF_MESSAGE: Final = h11.EndOfMessage()  # the one without trailers
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LONGEST_METHOD = 32  # bytes; of those that are registered with IANA none has more than 17
 _ACCEPT = re.compile(rb"\r\naccept:([^\r\n]{0,1000})", re.IGNORECASE)
@@ -177,7 +178,7 @@ class ServerWire:
 
     def end(self) -> bytes:
         """The bytes that end the body of what `start` began."""
-        return self._h11.send(h11.EndOfMessage())
+        return self._h11.send(_END_OF_MESSAGE)
 
     def respond(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
         """A whole response; to a HEAD its head alone. Raises AnswerError for fields that cannot be sent."""
@@ -188,7 +189,7 @@ class ServerWire:
         length = () if status in (204, 304) else (("Content-Length", str(len(body))),)
         head = self._h11.send(_response(status, (*headers, *length)))
         data = self._h11.send(h11.Data(data=body)) if body and not self._bodiless else b""
-        return head, data + self._h11.send(h11.EndOfMessage())
+        return head, data + self._h11.send(_END_OF_MESSAGE)
 
     # -- where the two sides stand -----------------------------------------------------------------------------------
 
@@ -227,8 +228,7 @@ class ServerWire:
         """Go on to the next request, whose first bytes may be here already."""
         assert self.reusable, "only the caller's mistake could ask for it earlier"
         held, closed = self._h11.trailing_data
-        # A new h11 connection (3 µs) rather than start_next_cycle(): so empty lines before the held bytes are skipped
-        # where all others are.
+        # A new h11 connection (3 µs), not start_next_cycle(): empty lines before the held bytes are skipped as others.
         self._begin()
         if held:
             self.feed(held)
@@ -255,7 +255,7 @@ class ClientWire:
             data = self._h11.send(head)
             if body:
                 data += self._h11.send(h11.Data(data=body))
-            return data + self._h11.send(h11.EndOfMessage())
+            return data + self._h11.send(_END_OF_MESSAGE)
         except (h11.LocalProtocolError, ValueError, TypeError, AttributeError) as exc:
             raise LocalError(f"this request cannot be sent: {exc}") from exc
 
