@@ -69,6 +69,13 @@ def trust(options: argparse.Namespace) -> ssl.SSLContext | None:
     return context
 
 
+def advice(error: BaseException) -> str:
+    """What to try when there was no connection, to be put behind `error`; "" if nothing is known."""
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        return "; --cacert FILE trusts an authority of your own, and -k any certificate"
+    return ""
+
+
 def leads_to(url: str, location: str) -> str:
     """Where a redirect leads, in full: its Location may be relative to the URL asked for (RFC 9110 section 10.2.2)."""
     try:

@@ -136,6 +136,8 @@ class Line:
         match exc:
             case TimeoutError() if exc.errno is None:  # else it is the kernel's
                 return ConnectFailed(f"no connection to {where} within {seconds} s (ClientTimeouts.connect)")
+            case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
+                return ConnectFailed(f"no TLS with {where}: what answers there speaks none (http://, perhaps)")
             case ssl.SSLError():
                 return ConnectFailed(f"no TLS with {where}: {getattr(exc, 'verify_message', '') or exc.reason or exc}")
             case OSError(errno=int(number)) if not isinstance(exc, socket.gaierror):

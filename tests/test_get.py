@@ -426,8 +426,9 @@ async def test_a_certificate_is_checked_unless_it_is_told_not_to_be(serving: Ser
     assert await get("--cacert", str(tmp_path / "authority.pem"), url).end("hello\n") == (0, "")
     status, said = await get(url).end()
     assert status == 3
+    assert said.startswith("rawstream: no TLS with localhost port ")
+    assert said.endswith("; --cacert FILE trusts an authority of your own, and -k any certificate\n")
     assert said.count("\n") == 1
-    assert "certificate" in said
 
 
 # -- how it ends -------------------------------------------------------------------------------------------------------
@@ -487,7 +488,7 @@ async def test_no_answer_is_told_in_a_line(get: Get, serving: Serving) -> None:
     status, said = await get(f"https://{place(served)}").end()
     assert status == 3
     assert said.startswith("rawstream: no TLS with localhost port ")
-    assert said.count("\n") == 1
+    assert said.endswith(": what answers there speaks none (http://, perhaps)\n")
 
 
 async def test_max_time_ends_what_has_no_end(serving: Serving, get: Get) -> None:

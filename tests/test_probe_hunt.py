@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 import re
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from itertools import accumulate, count
 from pathlib import Path
 
 import pytest
+import trustme
 from culprits import listening
 
 from rawstream.probe import ways
@@ -207,6 +209,17 @@ async def test_nobody_is_there() -> None:
         pass
     with pytest.raises(Unreachable, match="no connection"):
         await Hunt(Asker(f"http://127.0.0.1:{port}/")).run()
+
+
+async def test_a_certificate_that_is_not_trusted_is_told_with_what_would_trust_it() -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    async with await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(
+            Unreachable, match=r"^no TLS with localhost .*; --cacert FILE trusts .* -k any certificate$"
+        ):
+            await Hunt(Asker(f"https://localhost:{port}/")).run()
 
 
 async def test_what_is_broken_off_is_judged_by_what_came() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from rawstream.asking import add_reach, add_request, add_url, leads_to, request, seconds, trust
+from rawstream.asking import add_reach, add_request, add_url, advice, leads_to, request, seconds, trust
 from rawstream.client import Backoff, ClientTimeouts, events, fetch
 from rawstream.ending import wind_up
 from rawstream.errors import ContentError, LocalError, RemoteError, StatusError
@@ -209,7 +209,7 @@ class _Get:
         except ContentError as exc:
             status, told = UNREADABLE, str(exc)
         except RemoteError as exc:
-            status, told = CUT if self._screen.begun else UNANSWERED, str(exc)
+            status, told = CUT if self._screen.begun else UNANSWERED, str(exc) + advice(exc)
         await self._output.write(self._screen.end(time.monotonic()))
         await self._messages.say(self._screen.summary())
         await self._messages.say(told)

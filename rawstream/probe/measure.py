@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rawstream.asking import leads_to
+from rawstream.asking import advice, leads_to
 from rawstream.client import ClientResponse, ClientTimeouts, fetch
 from rawstream.errors import ConnectFailed, IncompleteResponse, LocalError, ReadTimeout, RemoteError
 from rawstream.incoming import Arrival
@@ -62,7 +62,7 @@ class Asker:
                 recording = await _listen(response, limits)
                 return replace(recording, asked_version=way.http_version, redirect=redirect)
         except (LocalError, ConnectFailed) as exc:
-            raise Unreachable(_line(exc)) from exc
+            raise Unreachable(_line(exc) + advice(exc)) from exc
         except ReadTimeout:
             error = f"no answer came within {limits.seconds:g} s, not even its head: held back, or a slow origin"
             return replace(_failed(began, error), timed_out=True)
