@@ -34,14 +34,12 @@ class Pump:
         self, iterator: AsyncIterator[Any], encode: Callable[[Any], bytes], sink: Sink,
         gather: int = GATHER, hold: float = 0.0, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._iterator: Any = iterator
-        self._encode, self._sink = encode, sink
+        self._iterator, self._encode, self._sink = iterator, encode, sink
         self._most, self._hold, self._clock = gather, hold, clock
         self._timer: Any = None
         self.parts: list[bytes] = []  # gathered
         self.taken = 0  # items that were sent
-        self._keeps_up = True  # the reader did when the iterator last waited
-        self._alone = False  # no more than one item had come then
+        self._keeps_up, self._alone = True, False  # when the iterator last waited: the reader did; one item had come
         self._until = clock() + TURN  # when the loop has to run; 0.0 if it has run since the last item
 
     @types.coroutine
@@ -54,7 +52,7 @@ class Pump:
                 part: bytes | None = parts.pop()  # it came alone: this is the shortest way
                 try:
                     while writable and part and len(part) < most:
-                        step = anext(iterator)
+                        step: Any = anext(iterator)
                         try:
                             waits_for = step.send(None)
                         except StopIteration as ready:  # no wait: gather
@@ -94,24 +92,25 @@ class Pump:
         """Until the iterator has ended, or (True) gives one item at a time."""
         encode, parts, most, clock, size = self._encode, self.parts, self._most, self._clock, sum(map(len, self.parts))
         if size >= most or not self._keeps_up:
-            await self._turn()
+            size = await self._turn()
         elif len(parts) > 1:
             self._until = clock() + TURN
         async for item in self._iterator:
             part = encode(item)
-            size = size + len(part) if parts else len(part)
             parts.append(part)
-            late = (self._until or len(parts) > 1) and clock() >= self._until  # who comes alone needs no clock
-            if size >= most or not self._keeps_up or (late and self._until):
-                await self._turn()
-            elif late:
-                self._until = clock() + TURN
-            elif self._alone and not self._until and isinstance(self._iterator, types.AsyncGeneratorType):
-                return True
+            size += len(part)
+            if size >= most or not (until := self._until) or clock() >= until:
+                size = sum(map(len, parts))  # what came before a wait has left
+                if size >= most or self._until or not self._keeps_up:
+                    size = await self._turn()
+                elif len(parts) > 1:
+                    self._until = clock() + TURN
+                elif self._alone and isinstance(self._iterator, types.AsyncGeneratorType):
+                    return True
         return False
 
-    async def _turn(self) -> None:
-        """Let the loop run, unless it just has, and the reader catch up; what arrives meanwhile goes to the `yield`."""
+    async def _turn(self) -> int:
+        """Let the loop run, unless it just has, and the reader catch up. Returns how many bytes are left."""
         while True:
             try:
                 if sum(map(len, self.parts)) >= self._most:
@@ -121,14 +120,14 @@ class Pump:
                 self._keeps_up, self._until = True, self._clock() + TURN
                 if not self._sink.writable:
                     await self._sink.drain()
-                return
+                return sum(map(len, self.parts))
             except BaseException as error:
                 if isinstance(error, GeneratorExit) or not isinstance(self._iterator, AsyncGenerator):
                     raise  # this coroutine is being closed, or the iterator has no `yield`
                 try:
                     item = await self._iterator.athrow(error)
                 except StopAsyncIteration:
-                    return
+                    return 0
                 if isinstance(error, Disconnected):
                     raise  # it was told, and goes on: closing it will end it
             self.parts.append(self._encode(item))
