@@ -2,7 +2,6 @@
 
 *A byte never waits for the next byte.* Items that come without a wait between them are gathered. They leave as one
 write when the iterator waits; or sooner, if `gather` bytes are together or a millisecond has passed. No delay is added.
-Where each item comes alone, after a wait, nothing is gathered, and it takes the shortest way.
 
 The rule for exceptions, cancellation among them: one that arrives while a step of the iterator is pending is thrown
 into that step; one that arrives between two steps is thrown in at the iterator's `yield` (`athrow`). So task groups
@@ -49,32 +48,34 @@ class Pump:
         try:
             while (yield from before_wait(self._gather(), self._waits)):
                 iterator, (frame, out), passed, writable = self._iterator, self._sink.way(), 0, True
-                part: bytes | None = parts.pop()  # it came alone: this is the shortest way
+                part: Any = parts.pop()  # it came alone, after a wait: from here on, the shortest way
                 try:
                     while writable and part and len(part) < most:
-                        step: Any = anext(iterator)
                         try:
-                            waits_for = step.send(None)
-                        except StopIteration as ready:  # no wait: gather
-                            part, last = encode(ready.value), part
+                            step: Any = anext(iterator)
+                            try:
+                                waits_for = step.send(None)
+                            except StopIteration as ready:
+                                item = ready.value
+                            else:
+                                writable, part = out.write(frame(part)), None
+                                passed += 1
+                                try:
+                                    waits_for = yield waits_for
+                                except BaseException as error:
+                                    step, waits_for = before_wait(step, self._waits, error), None
+                                item = yield from step  # where it waits again, nothing is left to be flushed
+                        except StopAsyncIteration:
+                            return
+                        part, last = encode(item), part
+                        if last is not None:  # no wait was between the two: gather
                             parts.append(last)
                             break
-                        writable, part = out.write(frame(part)), None
-                        passed += 1
-                        try:
-                            waits_for = yield waits_for
-                        except BaseException as error:
-                            waits_for = None
-                            part = encode((yield from before_wait(step, self._waits, error)))
-                        else:
-                            part = encode((yield from step))  # further waits of this step concern nobody
-                except StopAsyncIteration:
-                    return
                 finally:
-                    self._keeps_up = writable
-                    self.taken += passed
+                    self._keeps_up, self.taken = writable, self.taken + passed
                     if part is not None:
                         parts.append(part)
+                    part = last = item = step = None  # while it gathers, nothing of this is kept
         except ItemError as error:
             error.index = self.taken + len(parts)
             raise

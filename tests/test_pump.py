@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import sys
 import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
@@ -533,6 +534,91 @@ async def test_what_a_lone_items_generator_waited_for_is_not_kept_while_it_waits
     task = start(pump(items(), Sink()).run())
     await settle()
     assert [ref() for ref in refs] == [None]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.mark.usefixtures("no_gc")
+async def test_an_exception_that_a_lone_items_generator_has_dealt_with_is_over() -> None:
+    seen: Log = []
+    refs: list[weakref.ref[Canary]] = []
+
+    async def helper() -> None:
+        canary = Canary()
+        refs.append(weakref.ref(canary))
+        await forever()
+
+    async def items() -> AsyncIterator[str]:
+        for item in LONE:
+            await asyncio.sleep(0)
+            yield item
+        try:
+            await helper()
+        except asyncio.CancelledError:
+            seen.append("told")
+        seen.append(sys.exc_info()[1])
+        await asyncio.sleep(0)
+        seen.append([ref() for ref in refs])
+        raise Failed
+
+    task = start(pump(items(), Sink()).run())
+    await settle()
+    task.cancel()
+    with pytest.raises(Failed) as failed:
+        await task
+    assert seen == ["told", None, [None]]
+    assert failed.value.__context__ is None
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_what_the_encoder_raises_at_a_lone_item_comes_out_as_it_is(together: bool) -> None:
+    def strict(item: str) -> bytes:
+        if item == "unfit":
+            raise StopAsyncIteration
+        return item.encode()
+
+    async def items() -> AsyncIterator[str]:
+        for item in LONE:
+            await asyncio.sleep(0)
+            yield item
+        if not together:
+            await asyncio.sleep(0)
+        yield "unfit"
+
+    iterator = items()
+    with pytest.raises(StopAsyncIteration) as raised:
+        pumping = Pump(iterator, strict, Sink(), clock=Clock()).run()
+        while True:
+            pumping.send(None)
+    assert raised.value.__context__ is None
+    await close(iterator)
+
+
+@pytest.mark.usefixtures("no_gc")
+async def test_lone_items_are_not_kept_while_others_are_gathered() -> None:
+    made: list[bytes] = []
+
+    def encode(item: str) -> bytes:
+        made.append(item.encode() * 2)  # those of a single byte are kept by Python
+        return made[-1]
+
+    async def items() -> AsyncIterator[str]:
+        for item in [*LONE, "x" * GATHER]:
+            await asyncio.sleep(0)
+            yield item
+        for _ in range(3):
+            yield "a"
+            yield "b"
+            await asyncio.sleep(0)
+        await forever()
+
+    sink = Sink()
+    task = start(Pump(items(), encode, sink, clock=Clock()).run())
+    await settle()
+    assert len(made) == 10
+    sink.log.clear()
+    made.append(LONE[0].encode() * 2)  # which nobody but this list has
+    assert [sys.getrefcount(made[number]) for number in range(8)] == [sys.getrefcount(made[-1])] * 8
     task.cancel()
     await asyncio.wait([task])
 
