@@ -228,6 +228,8 @@ async def _serve(handler: Handler, options: argparse.Namespace, worker: Worker |
             _say(f"{who}closing: waiting up to {options.timeouts.grace:g} s for {count}; Ctrl-C again cuts")
         await server.wait_closed()
     left = "handlers" if server.left_behind else await wind_up()
+    if worker is not None:
+        worker.has_served()
     if left:
         _say(f"{who}ending all the same, with {left} at work that were told to end")
         sys.stdout.flush()

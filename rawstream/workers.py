@@ -73,6 +73,11 @@ class Worker:
         with contextlib.suppress(OSError):
             self._line.send(_SERVES)
 
+    def has_served(self) -> None:
+        """Nothing is left to be ended: a signal that comes now would only find asyncio's loop half closed."""
+        for late in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(late, signal.SIG_IGN)
+
     def close(self) -> None:
         """Let go of all that was handed over, when no loop uses it any more."""
         for sock in (self._line, *self.sockets):
