@@ -570,6 +570,15 @@ async def test_an_exception_that_a_lone_items_generator_has_dealt_with_is_over()
     assert failed.value.__context__ is None
 
 
+async def unfit_after_lone_ones(together: bool) -> AsyncIterator[str]:
+    for item in LONE:
+        await asyncio.sleep(0)
+        yield item
+    if not together:
+        await asyncio.sleep(0)
+    yield "unfit"
+
+
 @pytest.mark.parametrize("together", [False, True])
 async def test_what_the_encoder_raises_at_a_lone_item_comes_out_as_it_is(together: bool) -> None:
     def strict(item: str) -> bytes:
@@ -577,15 +586,7 @@ async def test_what_the_encoder_raises_at_a_lone_item_comes_out_as_it_is(togethe
             raise StopAsyncIteration
         return item.encode()
 
-    async def items() -> AsyncIterator[str]:
-        for item in LONE:
-            await asyncio.sleep(0)
-            yield item
-        if not together:
-            await asyncio.sleep(0)
-        yield "unfit"
-
-    iterator = items()
+    iterator = unfit_after_lone_ones(together)
     with pytest.raises(StopAsyncIteration) as raised:
         pumping = Pump(iterator, strict, Sink(), clock=Clock()).run()
         while True:
@@ -663,15 +664,7 @@ async def test_a_lone_item_that_cannot_be_encoded_is_told_its_index(together: bo
             raise ItemError("str", "does not fit")
         return item.encode()
 
-    async def items() -> AsyncIterator[str]:
-        for item in LONE:
-            await asyncio.sleep(0)
-            yield item
-        if not together:
-            await asyncio.sleep(0)
-        yield "unfit"
-
-    iterator = items()
+    iterator = unfit_after_lone_ones(together)
     gathering = Pump(iterator, strict, Sink(), clock=Clock())
     with pytest.raises(ItemError, match=r"^item 3 \(str\) does not fit$"):
         await gathering.run()
