@@ -10,7 +10,7 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from ssl import MemoryBIO, SSLContext, SSLWantReadError
 from typing import Any, NoReturn
 
@@ -294,10 +294,25 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+async def forever() -> None:
+    """Wait for what never comes."""
+    await asyncio.get_running_loop().create_future()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop turn until it is so."""
     while not condition():  # noqa: ASYNC110 - what is waited for has no event, and no time need pass
         await asyncio.sleep(0)
+
+
+class Wait:
+    """`await Wait(x)` hands `x` to whoever drives, and gives what the driver sends."""
+
+    def __init__(self, hands_up: Any) -> None:
+        self._hands_up = hands_up
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return (yield self._hands_up)
 
 
 class Failures(logging.Handler):

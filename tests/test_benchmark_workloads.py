@@ -188,7 +188,8 @@ def test_the_system_calls_of_a_workload_are_counted(name: str) -> None:
         pytest.skip(outcome.syscalls_missing)
     found = outcome.entries[0].syscalls
     assert found is not None
-    assert found.by_name["sendto"] > 0, "on a busy machine, not all that were sent while they were counted"
+    # Of the few paced ones, some of those that came in a busy machine's window were sent before it.
+    assert found.by_name["sendto"] >= (0.9 if name == "fanout" else 0.1), "an event has a send of its own"
 
 
 def test_quick_is_one_round_and_counts_no_system_calls() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
-from support import settle
+from support import Wait, forever, settle
 
 from rawstream.driving import before_wait
 
@@ -17,20 +17,6 @@ Log = list[Any]
 
 class Failed(Exception):
     """Something failed."""
-
-
-class Wait:
-    """`await Wait(x)` hands `x` to whoever drives, and gives what the driver sends."""
-
-    def __init__(self, hands_up: Any) -> None:
-        self._hands_up = hands_up
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return (yield self._hands_up)
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 async def plainly(coroutine: Coroutine[Any, Any, Any]) -> Any:

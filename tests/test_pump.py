@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies
+from support import Wait, forever, settle
 
 from rawstream.driving import close
 from rawstream.errors import Disconnected, ItemError
@@ -113,16 +114,6 @@ class Sink:
         return [entry for entry in self.log if isinstance(entry, bytes) and entry]
 
 
-class Wait:
-    """`await Wait(x)` hands `x` to whoever drives, and gives what the driver sends."""
-
-    def __init__(self, hands_up: Any) -> None:
-        self._hands_up = hands_up
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return (yield self._hands_up)
-
-
 def encode(item: str) -> bytes:
     if item == "unfit":
         raise Failed
@@ -135,16 +126,6 @@ def pump(iterator: AsyncIterable[str], sink: Sink, **options: Any) -> Pump:
 
 
 LONE = ["1", "2", "3"]  # as many items as have to come one by one for the pump to move them so
-
-
-async def settle() -> None:
-    """Let everything happen that can."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 def start(running: Awaitable[Any]) -> asyncio.Task[Any]:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
-from support import Steps, in_background, settle
+from support import Steps, forever, in_background, settle
 
 from rawstream.errors import Disconnected, LocalError, Stalled
 from rawstream.watch import Watch
@@ -54,10 +54,6 @@ class Line:
         due, self.due = self.due, []
         for callback in due:
             callback()
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 async def wait(line: Line, eof: bool = False) -> None:
