@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,37 +108,42 @@ async def probed(name: str, behind: int, directory: Path) -> Conclusion:
         return conclude(hunt.cases)
 
 
-async def all_probed(behind: int, directory: Path) -> dict[str, Conclusion]:
-    """Eight at a time."""
-    room = asyncio.Semaphore(8)
+async def all_probed(names: Collection[str], behind: int, directory: Path, at_a_time: int = 8) -> dict[str, Conclusion]:
+    directory.mkdir(mode=0o755)
+    room = asyncio.Semaphore(at_a_time)
 
     async def one(place: int, name: str) -> Conclusion:
         async with room:
             return await probed(name, behind, directory / str(place))
 
-    found = await asyncio.gather(*(one(place, name) for place, name in enumerate(AROUND)))
-    return dict(zip(AROUND, found, strict=True))
+    found = await asyncio.gather(*(one(place, name) for place, name in enumerate(names)))
+    return dict(zip(names, found, strict=True))
 
 
-def _short(conclusion: Conclusion) -> tuple[str, str]:
+def short(name: str, conclusion: Conclusion) -> tuple[str, str]:
     """The verdict without its numbers, which a busy machine changes."""
+    culprit = conclusion.culprit.name if conclusion.culprit else "none"
+    # HAProxy waits for its buffer, which may be a little smaller or larger than what it is sent here.
+    if promised()[name][0] == "held back" and conclusion.kind in ("held", "batches"):
+        return "held back", culprit
     words = {"batches": "in batches", "held": "held until the end", "cut": "cut when idle"}
-    return words.get(conclusion.kind, conclusion.kind), conclusion.culprit.name if conclusion.culprit else "none"
+    return words.get(conclusion.kind, conclusion.kind), culprit
 
 
 def test_each_culprit_is_named_and_no_good_one_accused(tmp_path: Path) -> None:
-    """One test, in which all proxies run at once: each takes the seconds that its streams take."""
+    """One test, in which all proxies run at once: each takes the seconds that its streams take.
+
+    The machine has much else to do meanwhile, and timing is all there is: who is misjudged is asked once more, alone.
+    """
     tmp_path.chmod(0o755)
-    with running("--port", "0") as server:
-        found = asyncio.run(all_probed(server.port, tmp_path))
-    shown = {name: _short(conclusion) for name, conclusion in found.items()}
     expected = promised()
     version = tuple(map(int, starlette_package.__version__.split(".")[:2]))
     if version < (1, 5):
         expected["Starlette's GZipMiddleware since 1.5"] = expected["Starlette's GZipMiddleware before 1.5"]
-    for name, (verdict, _) in expected.items():
-        # HAProxy waits for its buffer, which may be a little smaller or larger than what it is sent here.
-        if verdict == "held back" and found[name].kind in ("held", "batches"):
-            shown[name] = ("held back", shown[name][1])
-    assert shown == expected
+    with running("--port", "0") as server:
+        found = asyncio.run(all_probed([*AROUND], server.port, tmp_path / "together"))
+        misjudged = [name for name, conclusion in found.items() if short(name, conclusion) != expected[name]]
+        assert len(misjudged) <= 2, {name: short(name, found[name]) for name in misjudged}
+        found |= asyncio.run(all_probed(misjudged, server.port, tmp_path / "alone", at_a_time=1))
+    assert {name: short(name, conclusion) for name, conclusion in found.items()} == expected
     assert not any(conclusion.inferred for conclusion in found.values())

@@ -278,6 +278,8 @@ class Calculated(Asker):
     """What our handler would send, and what would come of it: all periods and phases, in no time."""
 
     hold: Hold = list
+    late: Callable[[], float] = lambda: 0.0
+    """Seconds for which the machine stands still at the end."""
 
     async def ask(self, way: Way, limits: Limits) -> Recording:
         told = way.settings
@@ -285,7 +287,8 @@ class Calculated(Asker):
         size = int(told.get("size", 160)) + 14
         sent = [place * interval + random.uniform(0.0005, 0.002) for place in range(number)]
         came = [max(pair) for pair in zip(sent, self.hold(sent), strict=True)]
-        came = [min(time, sent[-1] + 0.001) for time in accumulate(came, max)]  # the end brings what is left
+        end = sent[-1] + 0.001 + self.late()  # which brings what is left
+        came = [time if time < sent[-1] else end for time in accumulate(came, max)]
         marks = [
             Mark(place + 1, number, *times, (place + 1) * size)
             for place, times in enumerate(zip(sent, came, strict=True))
@@ -295,8 +298,8 @@ class Calculated(Asker):
         return Recording(200, head_at=0.0, pieces=tuple(pieces), marks=tuple(marks), ended_at=came[-1])
 
 
-async def calculated(hold: Hold) -> Conclusion:
-    hunt = Hunt(Calculated("http://x/probe", hold=hold))
+async def calculated(hold: Hold, late: Callable[[], float] = lambda: 0.0) -> Conclusion:
+    hunt = Hunt(Calculated("http://x/probe", hold=hold, late=late))
     await hunt.run()
     return conclude(hunt.cases)
 
@@ -363,6 +366,19 @@ async def test_a_busy_machine_and_a_short_wait_for_more_are_nobodys_fault(hold: 
         conclusion = await calculated(hold)
         assert (conclusion.line, conclusion.exit) == ("streams", 0)
         assert any("HAProxy" in note for note in conclusion.notes) or hold is not corked
+
+
+def one_behind(sent: list[float]) -> list[float]:
+    """Each comes when the next one is sent."""
+    return [*sent[1:], sent[-1]]
+
+
+async def test_who_is_one_chunk_behind_is_found_though_the_last_chunk_is_late() -> None:
+    """It is the chunk by which is seen how late the others are."""
+    random.seed(1)
+    for _ in range(15):
+        conclusion = await calculated(one_behind, late=lambda: random.uniform(0.02, 0.06))
+        assert (conclusion.line, conclusion.exit) == ("arrives one chunk late: each waits for the next one", 1)
 
 
 async def test_most_of_the_ways_decide_for_all() -> None:

@@ -24,6 +24,7 @@ _FLOW = 4000  # reads: so many in the least time show that it flows
 _FLOOD = 100_000  # reads, as a fast line brings in a second or two: each is kept
 _SHORT = 0.3  # seconds: for less, what is sent fast is gathered by HAProxy, and by busy machines
 _BARELY = 0.08  # seconds: a clock of 0.2 s makes some wait for so much longer than others
+_UNEASY = 0.3  # of a pause: if the usual chunk waits longer than the one that waits least, that one may be the odd one
 _AT_LEAST = 2.0  # seconds, in which a stream that is held back shows it
 
 
@@ -123,20 +124,26 @@ class Hunt:
     async def _confirm(self, step: float, longest: float) -> None:
         """Ask again, slowly, for what came in small batches: busy machines make some, and Nagle's algorithm does.
 
-        The ways are judged together. Who gathers by the clock holds most slow streams back, but not each: one may be in
-        step with it. A busy machine holds hardly any.
+        And for what streamed, but most of it late: where each chunk waits for the next one, a busy machine that held
+        the last one up hides it. The ways are judged together. Who gathers by the clock holds most slow streams back,
+        but not each: one may be in step with it. A busy machine holds hardly any.
         """
-        fast = {place: case for place, case in enumerate(self.cases) if _is_doubtful(case.finding)}
+        fast = {place: case for place, case in enumerate(self.cases) if _is_doubtful(case.finding, step)}
         if not fast:
             return
         asked = [ways.slower(case.way, step, number) for number, case in enumerate(fast.values())]
         slow = await self._ask_all(asked, longest)
         clear = [now for before, now in zip(fast.values(), slow, strict=True) if _is_clear(now, before.finding)]
         if 2 * len(clear) > len(slow):
-            finding, gathered = clear[0].finding, _gathered([case.finding for case in fast.values()])
+            finding = clear[0].finding
+            gathered = _gathered([case.finding for case in fast.values() if case.finding.bad])
             finding = replace(finding, notes=(*finding.notes, *gathered))
             for place, case in zip(fast, slow, strict=True):
                 self.cases[place] = replace(case, finding=finding)
+        else:
+            for (place, before), now in zip(fast.items(), slow, strict=True):
+                if now.finding.bad and not before.finding.bad:
+                    self.cases[place] = now
 
     async def _experiment(self, step: float, longest: float) -> None:
         """Where something is held: how much of it at once, for how long, and whether nginx would let it go."""
@@ -149,7 +156,8 @@ class Hunt:
         if worst.finding.kind == "held" and released.finding.bad and large.finding.batch is None:
             self.cases.append(await self._ask(ways.unhurried(worst.way, step), longest))
         if large.finding.kind == "streams":  # then this machine may have stood still before
-            again = await self._ask_all([case.way for case in held.values()], longest)
+            asked = [ways.slower(case.way, step, number) for number, case in enumerate(held.values())]
+            again = await self._ask_all(asked, longest)
             for place, case in zip(held, again, strict=True):
                 self.cases[place] = case
 
@@ -201,8 +209,10 @@ class Hunt:
         self.cases.append(Case(way, recording, finding))
 
 
-def _is_doubtful(finding: Finding) -> bool:
-    """Batches, but not those of a buffer's size."""
+def _is_doubtful(finding: Finding, step: float) -> bool:
+    """Batches, but not those of a buffer's size; or what comes late as a rule, though not in batches."""
+    if finding.kind == "streams":
+        return finding.seconds > _UNEASY * step
     return finding.kind == "batches" and (finding.batch is None or finding.batch % 1024 > 0 or finding.seconds < _SHORT)
 
 
@@ -216,7 +226,7 @@ def _is_clear(slow: Case, fast: Finding) -> bool:
 
 def _gathered(fast: Sequence[Finding]) -> tuple[str, ...]:
     """A word where not chance alone has gathered what was sent fast."""
-    usual = median(finding.seconds for finding in fast)
+    usual = median(finding.seconds for finding in fast) if fast else 0.0
     words = f"what is sent faster is gathered for up to {seconds(usual)}, as HAProxy does without option http-no-delay"
     return (words,) if len(fast) >= 3 and usual < _SHORT else ()
 

@@ -98,8 +98,8 @@ def volume(way: Way) -> Way:
 
 
 def idle(seconds: float, heartbeat: float = 0.0) -> Way:
-    """Three chunks, of which the last comes after a silence, which heartbeats may fill."""
-    settings = {"count": "3", "idle": f"{seconds:g}"}
+    """Six chunks, of which the last comes after a silence, which heartbeats may fill; pauses to compare it with."""
+    settings = {"count": "6", "idle": f"{seconds:g}"}
     if heartbeat:
         settings["heartbeat"] = f"{heartbeat:.2f}"
         return Way("idle, with heartbeats", settings=settings, trial="heartbeat")
