@@ -122,7 +122,8 @@ class Fetch:
         except TimeoutError as exc:
             raise ResponseTimeout(f"no head of a response came within {limit} s (ClientTimeouts.head)") from exc
         except (Disconnected, IncompleteResponse) as exc:
-            raise IncompleteResponse("the server closed the connection without an answer") from exc
+            perhaps = "" if self._target.tls else " (it speaks TLS, perhaps: https://)"
+            raise IncompleteResponse(f"the server closed the connection without an answer{perhaps}") from exc
         idle, item = self._timeouts.idle, self._limits.item
         response = ClientResponse(line, incoming, head, behind, self._target.url, idle, item)
         response.began, response.connected, response.head_at = began, connected, behind[0]

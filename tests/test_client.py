@@ -628,7 +628,7 @@ async def test_who_passes_on_a_stream_does_not_take_its_own_peer_for_the_other_s
 
 @pytest.mark.parametrize("steps", [(b"",), (b"HTTP/1.1 200",), (Then.RESET,)])
 async def test_no_answer_at_all(canned: MakeCanned, steps: tuple[Step, ...]) -> None:
-    with pytest.raises(IncompleteResponse, match=r"before the response did|without an answer"):
+    with pytest.raises(IncompleteResponse, match=r"closed the connection without an answer \(it speaks TLS, perhaps"):
         async with fetch(canned(steps).url):
             pass
 
@@ -726,6 +726,14 @@ async def test_a_certificate_is_for_a_name(serving: Serving, authority: trustme.
     served = await serving(count, ssl=theirs)
     with pytest.raises(ConnectFailed, match=r"no TLS with 127.0.0.1 .*: .*not valid for"):
         async with fetch(f"https://127.0.0.1:{served.server.addresses[0][1]}/", ssl=ours):
+            pass
+
+
+async def test_who_speaks_tls_alone_is_asked_without(serving: Serving, authority: trustme.CA) -> None:
+    theirs, _ = contexts(authority, "localhost")
+    served = await serving(count, ssl=theirs)
+    with pytest.raises(IncompleteResponse, match=r"without an answer \(it speaks TLS, perhaps: https://\)$"):
+        async with fetch(f"http://127.0.0.1:{served.server.addresses[0][1]}/"):
             pass
 
 
