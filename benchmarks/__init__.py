@@ -5,8 +5,9 @@ A workload (`workloads/`) says what is measured and how. A peer (`peers/`) is on
 run as a process of its own (`process`). `turns` lets the peers take turns, `load` reads their answers with as little
 work as it can, `answer` takes the bytes apart afterwards; `subscribers` and `channel` do the same where one event goes
 to many. `noise` looks how quiet the machine was, `syscalls` counts system calls, `summary` holds the statistics,
-`targets` what is wanted; `plan` and `session` make a run of it all, `report` and `page` show it, `compare` holds two
-runs against each other.
+`targets` what is wanted; `plan` and `session` make a run of it all, `report` and `page` show it. `output` claims the
+place where results go, `kept` reads them again, and `compare` holds two of them against each other by the rules of
+`changes`.
 
 `python -m benchmarks soak` lets good, bad, slow and vanishing clients loose on a server and looks what is left;
 `python -m benchmarks slowhttptest` runs that program.

@@ -208,24 +208,43 @@ def check_head(answer: AnswerParser, coding: str = "") -> None:
 
 def check_events(answer: AnswerParser, count: int, coding: str = "") -> list[Event]:
     """Give the events of a finished stream; raise `WrongAnswer` unless it holds exactly `count`, in order."""
-    check_head(answer, coding)
-    if coding:
-        unzip(answer)
+    found = _checked(answer, coding)
     if not answer.complete:
         raise WrongAnswer("the stream was cut before its end")
     if answer.rest:
         raise WrongAnswer(f"bytes after the end of the stream: {answer.rest[:40]!r}")
-    found = events_of(answer)
     if found.rest:
         raise WrongAnswer(f"the last event has no end: {found.rest[:40]!r}")
+    if len(found.events) != count:
+        raise WrongAnswer(f"{len(found.events)} events instead of {count}")
+    return found.events
+
+
+def check_begun(answer: AnswerParser, coding: str = "") -> list[Event]:
+    """Give the events of a stream that was left before its end.
+
+    Raises `WrongAnswer` if it has ended all the same, or if an event came twice or out of order.
+    """
+    events = _checked(answer, coding).events
+    if answer.complete:
+        raise WrongAnswer("a stream ended in the middle of the measurement")
+    if any(later.stamped == earlier.stamped for earlier, later in itertools.pairwise(events)):
+        raise WrongAnswer("an event came twice")
+    return events
+
+
+def _checked(answer: AnswerParser, coding: str) -> EventParser:
+    """The events of an answer, all of one kind and in order."""
+    check_head(answer, coding)
+    if coding:
+        unzip(answer)
+    found = events_of(answer)
     strangers = [other for other in found.others if not other.startswith(b"event: stream-end")]
     if strangers:
         raise WrongAnswer(f"an event of another kind: {strangers[0][:60]!r}")
-    if len(found.events) != count:
-        raise WrongAnswer(f"{len(found.events)} events instead of {count}")
     if any(later.stamped < earlier.stamped for earlier, later in itertools.pairwise(found.events)):
         raise WrongAnswer("the events are out of order")
-    return found.events
+    return found
 
 
 def check_arrival(events: Sequence[Event], interval: float) -> None:

@@ -97,18 +97,31 @@ def data_of(body: bytes) -> list[bytes]:
 
 
 def lags(port: int, peer: Peer, timeout: float) -> list[float]:
-    """How late the server's loop was each time since this was last asked for: microseconds, sorted."""
+    """How late the server's loop was each time since this was last asked for: microseconds, sorted.
+
+    Raises `WrongAnswer` where it tells something else.
+    """
     if not peer.tells_lag:
         return []
     time.sleep(2 * LAG_INTERVAL)  # so that there is one at least
     _, answer, _ = ask(port, "/lag", timeout)
     if answer.status != 200:
         raise WrongAnswer(f"/lag answered {answer.status}")
-    return sorted(float(word) for word in answer.body.split())
+    try:
+        return sorted(float(word) for word in answer.body.split())
+    except ValueError:
+        raise WrongAnswer(f"/lag answered {answer.body[:40]!r} instead of numbers") from None
+
+
+def check_delivered(crowd: Subscribers) -> None:
+    """Raise `WrongAnswer` unless each subscriber got each event once."""
+    if crowd.missing or crowd.doubled:
+        raise WrongAnswer(f"{crowd.missing} events were missing, and {crowd.doubled} came twice")
 
 
 def latencies_of(crowd: Subscribers, stamps: Sequence[int]) -> tuple[list[float], list[float]]:
     """Of these events: microseconds from the stamp to the first subscriber's `read`, and to the last's; sorted."""
+    check_delivered(crowd)
     if not stamps:
         raise WrongAnswer("no event was published in the time of the measurement")
     arrivals = crowd.arrivals

@@ -2,15 +2,16 @@
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks import compare, page, report, session, slowhttp
+from benchmarks import compare, kept, page, report, session, slowhttp
+from benchmarks.options import core, known_names, positive
+from benchmarks.output import NotWritable, claimed
 from benchmarks.page.tables import markdown
 from benchmarks.peers import PEERS, Peer
 from benchmarks.plan import Plan
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="{" + known + "}")
     for command, workloads in COMMANDS.items():
         _add_workloads(commands, command, workloads)
-    compare.add_options(commands.add_parser("compare", help=compare.HELP, description=compare.HELP))
+    compare.add_options(commands.add_parser("compare", help=compare.HELP))
     for command, module in OTHERS.items():
         sub = commands.add_parser(command, help=module.HELP, description=module.HELP)
         module.add_options(sub)
@@ -70,12 +71,12 @@ def _add_workloads(
     sub = commands.add_parser(command, help=what, description=f"Runs {what}, and writes JSON and a page with pictures.")
     sub.add_argument("--quick", action="store_true", help="one round of short samples: for a look")
     sub.add_argument(
-        "--rounds", type=_positive, metavar="N", help=f"how often each peer takes its turn ({Settings().rounds})"
+        "--rounds", type=positive, metavar="N", help=f"how often each peer takes its turn ({Settings().rounds})"
     )
     minutes = MINUTES if command == "all" else None
     sub.add_argument(
         "--minutes",
-        type=_positive,
+        type=positive,
         default=minutes,
         metavar="N",
         help=f"as many rounds as end within that ({minutes or 'no limit'})",
@@ -89,7 +90,7 @@ def _add_workloads(
         help=f"only these workloads ({known})",
     )
     sub.add_argument(
-        "--from", type=_result, dest="kept", metavar="FILE.json", help="measure nothing: show a result that was kept"
+        "--from", type=_result, dest="shown", metavar="FILE.json", help="measure nothing: show a result that was kept"
     )
     _add_output(sub)
     _add_cores(sub)
@@ -100,45 +101,25 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_cores(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--server-core", type=_core, metavar="N", help="core of the servers (the first)")
-    parser.add_argument("--load-core", type=_core, metavar="N", help="core of the load (the second)")
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
-    return int(text)
-
-
-def _core(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a core")
-    return int(text)
+    parser.add_argument("--server-core", type=core, metavar="N", help="core of the servers (the first)")
+    parser.add_argument("--load-core", type=core, metavar="N", help="core of the load (the second)")
 
 
 def _result(text: str) -> report.Json:
     try:
-        return report.read(Path(text))
-    except report.Unreadable as exc:
+        return kept.read(Path(text))
+    except kept.Unreadable as exc:
         raise argparse.ArgumentTypeError(str(exc)) from None
 
 
 def _peers(text: str) -> tuple[Peer, ...]:
     known = {peer.name: peer for peer in PEERS}
-    return tuple(known[name] for name in _names(text, known, "peer"))
+    return tuple(known[name] for name in known_names(text, known, "peer"))
 
 
 def _workloads(all_: Sequence[Workload], text: str) -> tuple[Workload, ...]:
     known = {workload.name: workload for workload in all_}
-    return tuple(known[name] for name in _names(text, known, "workload"))
-
-
-def _names(text: str, known: Collection[str], kind: str) -> list[str]:
-    names = [name for name in text.split(",") if name]
-    for name in names or [""]:
-        if name not in known:
-            raise argparse.ArgumentTypeError(f"no {kind} {name!r}; there are: {', '.join(known)}")
-    return names
+    return tuple(known[name] for name in known_names(text, known, "workload"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,28 +128,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "compare":
         return compare.main(options)
-    kept: report.Json | None = getattr(options, "kept", None)
-    if kept is None:
-        _check_machine(parser, options)
+    shown: report.Json | None = getattr(options, "shown", None)
+    if shown is not None:
+        return _show(shown, options.output, keep=False)
+    _check_machine(parser, options)
+    planned = None if options.command in OTHERS else _plan(parser, options)
     try:
-        options.output.mkdir(parents=True, exist_ok=True)
+        with claimed(options.output, options.command):
+            if planned is None:
+                return OTHERS[options.command].main(options)
+            print(planned.text(), file=sys.stderr)
+            return _show(session.measure(options.command, planned), options.output, keep=True)
+    except NotWritable as exc:
+        parser.error(str(exc))
+
+
+def _show(result: report.Json, directory: Path, *, keep: bool) -> int:
+    """Write a result, its JSON too if that is to be kept; then print it, even where it can't be written."""
+    written: list[Path] = []
+    failed = ""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if keep:
+            written.append(kept.write(result, directory))
+        written += page.write(result, directory)
     except OSError as exc:
-        parser.error(f"can't write results to {options.output}: {exc.strerror}")
-    if options.command in OTHERS:
-        return OTHERS[options.command].main(options)
-    if kept is None:
-        planned = _plan(options)
-        print(planned.text(), file=sys.stderr)
-        kept = session.measure(options.command, planned)
-        keep(kept, options.output)
-    print(report.tables(kept))
-    print("\n" + markdown(kept))
-    written = page.write(kept, options.output)
-    shown = [path for path in written if path.suffix != ".svg"]
-    print("\n".join(f"Written: {path}" for path in shown), f"and {len(written) - len(shown)} pictures beside them")
-    if interrupted := kept.get("interrupted"):
+        failed = f"can't write results to {exc.filename or directory}: {exc.strerror}"
+    print(report.tables(result))
+    print("\n" + markdown(result))
+    if failed:
+        print(failed, file=sys.stderr)
+        return 1
+    texts = [path for path in written if path.suffix != ".svg"]
+    print("\n".join(f"Written: {path}" for path in texts), f"and {len(written) - len(texts)} pictures beside them")
+    if interrupted := result.get("interrupted"):
         print(f"Interrupted {interrupted} The rest was not measured.", file=sys.stderr)
-        return 130  # as a shell says it of a program that Ctrl-C has ended
+        return 1 if "fault" in result else 130  # as a shell says it of a program that Ctrl-C has ended
     return 0
 
 
@@ -176,19 +171,23 @@ def _check_machine(parser: argparse.ArgumentParser, options: argparse.Namespace)
     if sys.platform != "linux":
         parser.error("the benchmarks run on Linux only (cores, process clocks, epoll)")
     cores = sorted(os.sched_getaffinity(0))
-    for name, core in (("server_core", cores[0]), ("load_core", cores[1 % len(cores)])):
+    for name, usual in (("server_core", cores[0]), ("load_core", cores[1 % len(cores)])):
         if (asked := getattr(options, name, None)) is not None and asked not in cores:
             parser.error(f"there is no core {asked} for this process; there are: {', '.join(map(str, cores))}")
-        setattr(options, name, core if asked is None else asked)
+        setattr(options, name, usual if asked is None else asked)
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def _plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Plan:
     settings = dataclasses.replace(
         QUICK if options.quick else Settings(), server_core=options.server_core, load_core=options.load_core
     )
     if options.rounds:
         settings = dataclasses.replace(settings, rounds=options.rounds)
-    return _planned(options.workloads, options.peers, settings, options.minutes * 60 if options.minutes else None)
+    plan = _planned(options.workloads, options.peers, settings, options.minutes * 60 if options.minutes else None)
+    if not any(outcome.entries for outcome in plan.outcomes):
+        peers, workloads = (", ".join(each.name for each in part) for part in (options.peers, options.workloads))
+        parser.error(f"nobody takes part: of these workloads ({workloads}), none is for these peers: {peers}")
+    return plan
 
 
 def _planned(
@@ -208,10 +207,3 @@ def entered(workload: Workload, peers: Sequence[Peer]) -> Outcome:
         names = {peer.name for peer in peers}
         peers = [peer for peer in scale.PEERS if peer.name in names]
     return enter(workload, peers)
-
-
-def keep(result: report.Json, directory: Path) -> Path:
-    """Write the JSON; gives its file."""
-    path = directory / f"{result['command']}.json"
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path

@@ -1,73 +1,60 @@
 """`python -m benchmarks compare A.json B.json`: what changed from one kept result to another.
 
-A figure has changed when its median moved past the threshold, for better or worse, and further than the rounds of
-either run were apart: with five rounds or more the middle halves of both (their inter-quartile ranges) must not
-overlap, with three or four all of their values. Fewer rounds show no spread, so they decide nothing. A figure that
-moved past the threshold but not beyond the spread is `unsure`: more rounds would tell.
+`changes` has the rules. Two runs are never on the same machine, not even on the same one: `--relative-to floor` divides
+each figure, round by round, by that of a contender that took part in both, so that what slowed down everybody is no
+change.
 
-Two runs are never on the same machine, not even on the same one: `--relative-to floor` divides each figure, round by
-round, by that of a contender that took part in both, so that what slowed down everybody is no change.
-
-Exit status: 0; 1 if anything of rawstream got worse; 2 for files that can't be read, or have nothing in common.
+Exit status: 0; 1 if a figure that decides got worse for rawstream (`Wanted.decides`), or if something of rawstream that
+was measured before was not after: it failed, it answered wrongly, or it did not take part; 2 for files that can't be
+read, or have nothing in common.
 """
 
 import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import metrics, report
+from benchmarks import kept, metrics, report
+from benchmarks.changes import VERDICTS, Change, Gone, Wanted, changes, gone
+from benchmarks.options import names
 from benchmarks.page.looks import is_ours
-from benchmarks.summary import Spread, spread
+from benchmarks.summary import Spread
 
 Json = dict[str, Any]
 
-HELP = "what changed between two kept results; exits 1 if rawstream got worse"
+HELP = "what changed between two kept results; exits 1 if rawstream got worse or is gone"
 
-_QUARTILES_FROM = 5
-"""Rounds from which on a quartile is more than the second highest value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A metric of a contender in both results; `times` is after over before, and `verdict` what to think of it."""
-
-    workload: str
-    contender: str
-    peer: str
-    metric: str
-    before: Spread
-    after: Spread
-    times: float
-    verdict: str
-    relative: bool = False
-    """Whether the figures are ratios to another contender."""
-
-    @property
-    def ours(self) -> bool:
-        """Whether it is rawstream's."""
-        return is_ours(self.peer)
+_DESCRIPTION = """\
+Compares two kept results. A figure is better or worse when its median moved past the threshold and every round of one
+run is beyond every round of the other, with five rounds each (or four and five): by chance alone that is one time in
+252. Exits 1 if rawstream got worse in a figure that the project's targets name (or --metrics), if it no longer delivers
+all that is due, or if something of it that was measured before was not after.
+"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
+    parser.description = _DESCRIPTION
     parser.add_argument("before", type=Path, metavar="A.json", help="the result before")
     parser.add_argument("after", type=Path, metavar="B.json", help="the result after")
     parser.add_argument(
         "--threshold", type=_percent, default=0.1, metavar="10%", help="what is too little to be called a change (10%%)"
     )
-    parser.add_argument("--workloads", type=_names, metavar="A,B", help="only these workloads")
-    parser.add_argument("--metrics", type=_names, metavar="A,B", help="only these metrics (those in the tables)")
-    parser.add_argument("--peers", type=_names, metavar="A,B", help="only these peers (all; rawstream decides)")
+    parser.add_argument("--workloads", type=names, default=[], metavar="A,B", help="only these workloads")
+    parser.add_argument(
+        "--metrics",
+        type=names,
+        default=[],
+        metavar="A,B",
+        help="only these metrics, which then decide (all in the tables)",
+    )
+    parser.add_argument(
+        "--peers", type=names, default=[], metavar="A,B", help="only these peers (all; rawstream decides)"
+    )
     parser.add_argument("--relative-to", metavar="PEER", help="compare ratios to this peer, as in: floor")
     parser.add_argument("--all", action="store_true", help="show what has not changed, too")
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
 
 
 def _percent(text: str) -> float:
@@ -77,97 +64,71 @@ def _percent(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a percentage like 10%") from None
     if not 0 <= found < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a percentage of at least 0")
+    if 0 < found < 0.01 and not text.endswith("%"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is less than 1 %: write {text}% if that is meant, else {found * 1e4:g}%"
+        )
     return found
 
 
 def main(options: argparse.Namespace) -> int:
     """Compare; gives the exit status."""
     try:
-        before, after = report.read(options.before), report.read(options.after)
-    except report.Unreadable as exc:
+        before, after = kept.read(options.before), kept.read(options.after)
+    except kept.Unreadable as exc:
         print(exc, file=sys.stderr)
         return 2
-    found = [change for change in changes(before, after, options) if _wanted(change, options)]
-    if not found:
-        print(_nothing(before, after, options), file=sys.stderr)
+    wanted = Wanted(options.workloads, options.peers, options.metrics, options.threshold, options.relative_to)
+    found, lost = list(changes(before, after, wanted)), list(gone(before, after, wanted))
+    if wrong := _unknown(before, after, wanted) or _nothing(before, after, options, found, lost):
+        print(wrong, file=sys.stderr)
         return 2
-    for line in warnings(before, after):
+    for line in [*warnings(before, after), *_too_few(found)]:
         print(f"Careful: {line}", file=sys.stderr)
+    for each in lost:
+        print(f"Gone: {each.words}")
     print(table(found, options.all))
-    worse = [change for change in found if change.ours and change.verdict == "worse"]
-    counts = {verdict: sum(change.verdict == verdict for change in found) for verdict in _VERDICTS}
+    counts = {verdict: sum(change.verdict == verdict for change in found) for verdict in VERDICTS}
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count))
-    if worse:
-        print(f"rawstream got worse in {len(worse)} of its figures.")
-    return 1 if worse else 0
+    return _status(found, lost, wanted)
 
 
-_VERDICTS = ("better", "worse", "unsure", "unchanged")
+def _status(found: Sequence[Change], lost: Sequence[Gone], wanted: Wanted) -> int:
+    """Say what it comes to for rawstream; gives the exit status."""
+    worse = [change for change in found if change.verdict == "worse" and is_ours(change.peer)]
+    decisive = [change for change in worse if wanted.decides(change)]
+    if decisive:
+        print(f"rawstream got worse in {len(decisive)} of the figures that decide.")
+    elif worse:
+        print(f"rawstream got worse in {len(worse)} of its figures; none decides, and of so many some do by chance.")
+    missed = any(each.ours for each in lost)
+    if missed:
+        print("Something of rawstream is gone. (--workloads and --peers say what is to be compared.)")
+    return 1 if decisive or missed else 0
 
 
-def changes(before: Json, after: Json, options: argparse.Namespace) -> Iterator[Change]:
-    """All figures that stand in both results, in the order of the second."""
-    for workload, part in after["workloads"].items():
-        earlier = before["workloads"].get(workload, {"contenders": {}})
-        for name, entry in part["contenders"].items():
-            other = earlier["contenders"].get(name)
-            if other is None or not (report.measured(entry) and report.measured(other)):
-                continue
-            for metric in options.metrics or _metrics(part):
-                old = values(earlier, other, metric, options.relative_to)
-                new = values(part, entry, metric, options.relative_to)
-                if old and new:
-                    change = _change(workload, entry, metric, old, new, options.threshold)
-                    yield replace(change, relative=options.relative_to is not None)
+def _unknown(before: Json, after: Json, wanted: Wanted) -> str:
+    """The first name that is asked for and stands in neither result, in a line."""
+    parts = [part for result in (before, after) for part in result["workloads"].values()]
+    entries = [entry for part in parts for entry in part["contenders"].values()]
+    known = {
+        "workload": (wanted.workloads, {*before["workloads"], *after["workloads"]}),
+        "peer": (wanted.peers, {entry["peer"] for entry in entries}),
+        "metric": (wanted.metrics, {name for entry in entries for each in entry.get("samples", ()) for name in each}),
+    }
+    for what, (asked, there) in known.items():
+        for name in asked:
+            if name not in there:
+                return f"no {what} {name!r} in either result; there are: {', '.join(sorted(there))}"
+    return ""
 
 
-def _metrics(part: Json) -> list[str]:
-    found = (column["metric"] for column in part["columns"])
-    return [metric for metric in found if metrics.is_of_the_server(metric)]
-
-
-def values(part: Json, entry: Json, metric: str, relative_to: str | None) -> list[float]:
-    """A metric of each round, perhaps over that of another contender in the same round; none if it is not there."""
-    found = [sample[metric] for sample in entry["samples"] if metric in sample]
-    if relative_to is None:
-        return found
-    base = part["contenders"].get(relative_to)
-    if base is None or not report.measured(base) or entry is base:
-        return []
-    others = [sample.get(metric, 0.0) for sample in base["samples"]]
-    return [value / other for value, other in zip(found, others, strict=False) if other]
-
-
-def _change(
-    workload: str, entry: Json, metric: str, old: Sequence[float], new: Sequence[float], threshold: float
-) -> Change:
-    before, after = spread(old), spread(new)
-    times = after.median / before.median if before.median > 0 and after.median >= 0 else math.nan
-    verdict = "unchanged"
-    # What is not above 0 has no ratio: memory that did not grow, say. The targets have limits for such figures.
-    if not math.isnan(times) and abs(times - 1) > threshold:
-        better = (times > 1) == metrics.more_is_better(metric)
-        sure = _apart(before, after, min(len(old), len(new)))
-        verdict = ("better" if better else "worse") if sure else "unsure"
-    return Change(workload, entry["title"], entry["peer"], metric, before, after, times, verdict)
-
-
-def _apart(one: Spread, other: Spread, rounds: int) -> bool:
-    """Whether two spreads don't overlap, as far as their rounds can tell."""
-    if rounds < report.ENOUGH_ROUNDS:
-        return False
-    if rounds < _QUARTILES_FROM:
-        return one.high < other.low or other.high < one.low
-    return one.quartile3 < other.quartile1 or other.quartile3 < one.quartile1
-
-
-def _wanted(change: Change, options: argparse.Namespace) -> bool:
-    return (options.peers is None or change.peer in options.peers) and (
-        options.workloads is None or change.workload in options.workloads
-    )
-
-
-def _nothing(before: Json, after: Json, options: argparse.Namespace) -> str:
+def _nothing(
+    before: Json, after: Json, options: argparse.Namespace, found: Sequence[Change], lost: Sequence[Gone]
+) -> str:
+    """That the two have nothing in common, in a line, if so."""
+    if found or (lost and before["workloads"].keys() & after["workloads"].keys()):
+        return ""
     asked = [
         f"--{name.replace('_', '-')} {value if isinstance(value, str) else ','.join(value)}"
         for name in ("workloads", "metrics", "peers", "relative_to")
@@ -197,10 +158,14 @@ def warnings(before: Json, after: Json) -> Iterator[str]:
         noisy, total = report.noise(result)
         if noisy:
             yield f"the run {which} was noisy in {noisy} of {total} samples"
-        if report.rounds_of(result)[0] < report.ENOUGH_ROUNDS:
-            yield f"the run {which} has fewer than {report.ENOUGH_ROUNDS} rounds, which decide nothing"
         if "interrupted" in result:
             yield f"the run {which} was interrupted {result['interrupted']}"
+
+
+def _too_few(found: Sequence[Change]) -> Iterator[str]:
+    """Where there are not enough rounds to call anything changed."""
+    if few := list(dict.fromkeys(change.workload for change in found if not change.enough)):
+        yield f"not enough rounds to tell in {', '.join(few)}: it takes five before and after, or four of one of them"
 
 
 def _differences(before: Json, after: Json, ignored: set[str]) -> str:

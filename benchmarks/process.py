@@ -23,6 +23,7 @@ from benchmarks.syscalls import Tracer
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 120.0  # some peers are compiled when they first start
+_END_SECONDS = 10.0  # from the end of its output to its own
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -87,7 +88,20 @@ class Server:
         word, _, port = (self._process.stdout.readline() if ready else "").partition(" ")
         if word == "PORT" and port.strip().isdigit():
             return int(port)
-        raise DidNotStart(self.last_error() or f"said nothing for {_START_SECONDS:.0f} s")
+        if word:
+            raise DidNotStart(f"said {f'{word} {port}'.strip()[:60]!r} instead of its port")
+        if not ready:
+            raise DidNotStart(self.last_error() or f"said nothing for {_START_SECONDS:.0f} s")
+        raise DidNotStart(self.last_error() or self.ended(_END_SECONDS) or "closed its output without telling its port")
+
+    def ended(self, seconds: float) -> str:
+        """How it ended, if it does so within `seconds`: "status 3", "signal 9"; nothing if it still runs."""
+        assert self._process is not None, "only asked once it runs"
+        try:
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return ""
+        return f"signal {-status}" if status < 0 else f"status {status}"
 
     def last_error(self) -> str:
         """The last line that the process wrote to its stderr, or nothing."""
@@ -119,7 +133,8 @@ class Server:
 
 
 # Pins itself, then becomes the peer: the same process id, and every thread of the peer inherits the core. It is killed
-# when the benchmark ends, however that ends: prctl(PR_SET_PDEATHSIG, SIGKILL).
+# when the benchmark ends, however that ends: prctl(PR_SET_PDEATHSIG, SIGKILL). That does not reach the processes which
+# it starts itself (granian's and nginx's workers): they end with `__exit__`, and outlive a benchmark that is killed.
 _PINNED = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
     "os.sched_setaffinity(0, {int(sys.argv[1])}); os.execv(sys.argv[2], sys.argv[2:])"

@@ -3,15 +3,14 @@
 Tables and plots are made from the JSON alone, so that a kept result can be shown again.
 """
 
-import json
 import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from benchmarks import metrics
 from benchmarks.noise import LIMITS, reader_limited
 from benchmarks.settings import Settings
 from benchmarks.summary import confidence, median_curve, ratio, spread
@@ -131,6 +130,12 @@ def cell(column: Json, value: float) -> str:
     return f"{value * column['scale']:,.{column['digits']}f}"
 
 
+def times(ratio: Json) -> str:
+    """How many times rawstream's a figure is; a `~` says that the rounds do not agree which of the two is more."""
+    differs = ratio["rounds"] >= ENOUGH_ROUNDS and not ratio["low"] <= 1 <= ratio["high"]
+    return f"{'' if differs or ratio['median'] == 1 else '~'}{metrics.times(ratio['median'])}"
+
+
 def _cell(column: Json, contender: Json) -> str:
     summary = contender["summary"].get(column["metric"])
     if summary is None:
@@ -138,8 +143,8 @@ def _cell(column: Json, contender: Json) -> str:
     text = cell(column, summary["median"])
     if column["ratio"]:
         found = contender["ratios"].get(column["metric"])
-        times = f"{found['median']:.2f}×" if found else "–"
-        text = f"{text} ({cell(column, summary['low'])}–{cell(column, summary['high'])}) {times.rjust(6)}"
+        compared = times(found) if found else "–"
+        text = f"{text} ({cell(column, summary['low'])}–{cell(column, summary['high'])}) {compared.rjust(6)}"
     return text
 
 
@@ -148,7 +153,8 @@ def notes(result: Json) -> list[str]:
     installed = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)
     found = [
         f"{installed}; {result['machine']['processor']}, {result['machine']['cores']} cores.",
-        f"{rounds_in_words(result)}; medians, (lowest–highest), × rawstream; {_trust(result)}"
+        f"{rounds_in_words(result)}; medians, (lowest–highest), × rawstream (~: the rounds "
+        f"do not agree which is more); {_trust(result)}"
         f"the reader itself: {result['reader']['read_us']:.1f} µs a read, echo {result['reader']['echo_us']:.0f} µs.",
     ]
     if interrupted := result.get("interrupted"):
@@ -226,25 +232,6 @@ def noise(result: Json) -> tuple[int, int]:
         for reasons in contender.get("noisy", ())
     ]
     return sum(map(bool, samples)), len(samples)
-
-
-class Unreadable(Exception):
-    """A file is not the JSON of a result; the message says in a line what is wrong with it."""
-
-
-def read(path: Path) -> Json:
-    """A result that was kept. Raises Unreadable."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except OSError as exc:
-        raise Unreadable(f"can't read {path}: {exc.strerror}") from exc
-    except ValueError as exc:
-        raise Unreadable(f"{path} is no JSON: {exc}") from exc
-    if not isinstance(found, dict) or not {"format", "workloads", "settings"} <= found.keys():
-        raise Unreadable(f"{path} is not a result of the benchmarks")
-    if found["format"] != FORMAT:
-        raise Unreadable(f"{path} has format {found['format']}, and this reads format {FORMAT}: measure again")
-    return found
 
 
 def rounds_of(result: Json) -> tuple[int, int]:

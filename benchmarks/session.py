@@ -4,10 +4,13 @@ Every workload has its first round, then every workload its second, and so on: w
 concerns all of them, and a run that is cut short has something of each. When each has as many as a spread needs, the
 shortest workload has the rest of its rounds, then the next: so where there is a limit, as many as possible have all.
 A round that would not end within the limit is left out; how long it takes is known from the one before.
+
+Whatever ends a run early, what was measured until then is a result, and says why it is not all.
 """
 
 import sys
 import time
+import traceback
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -21,7 +24,11 @@ from benchmarks.turns import Outcome, count_calls, play_round
 
 
 def measure(command: str, plan: Plan, stream: TextIO = sys.stderr) -> report.Json:
-    """Run what is planned, and give the result as JSON. A Ctrl-C ends it early, and the result says so."""
+    """Run what is planned, and give the result as JSON.
+
+    What ends it early stands in it as `interrupted`: a Ctrl-C, or a fault of the benchmarks themselves, whose traceback
+    is told.
+    """
     about: report.Json = {
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
@@ -33,7 +40,11 @@ def measure(command: str, plan: Plan, stream: TextIO = sys.stderr) -> report.Jso
     try:
         session.run()
     except KeyboardInterrupt:
-        about["interrupted"] = f"after {session.elapsed:.0f} s, in round {session.number} of {session.now}."
+        about["interrupted"] = f"after {session.elapsed:.0f} s, {session.where}."
+    except Exception as exc:
+        traceback.print_exc(file=stream)
+        about["interrupted"] = f"after {session.elapsed:.0f} s, {session.where}, by {type(exc).__name__}: {exc}."
+        about["fault"] = True
     finally:
         session.progress.close()
     about["seconds"] = round(session.elapsed, 1)
@@ -45,10 +56,9 @@ class _Session:
 
     def __init__(self, plan: Plan, stream: TextIO) -> None:
         self.progress = Progress(plan.turns, stream, expected=plan.seconds, limit=plan.limit)
-        self.number = 0
-        """The round at which it is,"""
-        self.now = ""
-        """and the workload."""
+        self.where = "before the first round"
+        """What it is at, for people."""
+        self._number = 0
         self._plan = plan
         self._began = time.monotonic()
         self._took: dict[str, float] = {}  # seconds of the last round of a workload
@@ -61,27 +71,29 @@ class _Session:
     def run(self) -> None:
         """All rounds for which there is time, then the turns that count system calls."""
         outcomes, rounds = self._plan.outcomes, range(1, self._plan.settings.rounds + 1)
-        for self.number in rounds[: report.ENOUGH_ROUNDS]:
+        for self._number in rounds[: report.ENOUGH_ROUNDS]:
             for outcome in outcomes:
                 self._round(outcome)
         for outcome in sorted(outcomes, key=lambda outcome: self._took[outcome.workload.name]):
-            for self.number in rounds[report.ENOUGH_ROUNDS :]:
+            for self._number in rounds[report.ENOUGH_ROUNDS :]:
                 self._round(outcome)
         for outcome in outcomes:
             self._count(outcome)
 
     def _round(self, outcome: Outcome) -> None:
-        plan, self.now = self._plan, outcome.workload.name
+        plan, name = self._plan, outcome.workload.name
+        self.where = f"in round {self._number} of {name}"
         self.progress.each = turn_seconds(outcome.workload, plan.settings)
-        if not self._is_time_for(self._took.get(self.now, 0.0) + plan.counting_seconds):
+        if not self._is_time_for(self._took.get(name, 0.0) + plan.counting_seconds):
             self.progress.drop(len(outcome.racing))
             return
         before = self.elapsed
-        play_round(outcome, self.number, plan.settings, self.progress)
-        self._took[self.now] = self.elapsed - before
+        play_round(outcome, self._number, plan.settings, self.progress)
+        self._took[name] = self.elapsed - before
 
     def _count(self, outcome: Outcome) -> None:
-        turns, self.now = self._plan.counting_turns(outcome), outcome.workload.name
+        turns = self._plan.counting_turns(outcome)
+        self.where = f"with all rounds over, while the system calls of {outcome.workload.name} were counted"
         self.progress.each = COUNTING
         if not turns or self._is_time_for(COUNTING * turns):
             count_calls(outcome, self._plan.settings, self.progress)
@@ -91,4 +103,4 @@ class _Session:
     def _is_time_for(self, seconds: float) -> bool:
         """Whether something may begin: in the first round everything may, however long it takes."""
         limit = self._plan.limit
-        return self.number == 1 or limit is None or self.elapsed + seconds <= limit
+        return self._number == 1 or limit is None or self.elapsed + seconds <= limit

@@ -123,6 +123,9 @@ def add_options(parser: ArgumentParser) -> None:
 
 def main(options: Namespace) -> int:
     """Run the command; gives the exit status."""
+    if min(options.connections, options.seconds) < 1:
+        print("--connections and --seconds are numbers of at least 1", file=sys.stderr)
+        return 2
     result: Json = {
         "format": FORMAT,
         "command": "slowhttptest",

@@ -82,6 +82,14 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median, min(values), max(values), quartile1, quartile3)
 
 
+def luck(rounds: int, others: int) -> float:
+    """The chance that every round of one run is above every round of another, though nothing differs between the two.
+
+    So many of all the ways to deal the rounds to two runs are like that: the exact Mann-Whitney test at its extreme.
+    """
+    return 1 / math.comb(rounds + others, rounds)
+
+
 CONFIDENCE = 0.93
 """What an interval has to reach, if there are rounds enough: just below what five give."""
 

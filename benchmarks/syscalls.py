@@ -18,6 +18,7 @@ from typing import Protocol
 TOOLS = ("strace", "perf")
 _LINE = re.compile(r"^ *[\d.]+ +[\d.]+ +\d+ +(?P<calls>\d+) +(?:\d+ +)?(?P<name>\w+)$", re.MULTILINE)
 _PERF = re.compile(r"^(?P<calls>\d+),", re.MULTILINE)
+_END_SECONDS = 30.0  # for a tool to let go of the server and tell what it has counted
 
 
 class NotTraced(Exception):
@@ -131,9 +132,15 @@ class Perf:
 
 
 def _interrupt(process: subprocess.Popen[str]) -> str:
+    """End a tool as Ctrl-C does; gives its stderr. Raises `NotTraced` if it does not end."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    try:
+        _, said = process.communicate(timeout=_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise NotTraced(f"it did not end within {_END_SECONDS:.0f} s") from None
     return said
 
 

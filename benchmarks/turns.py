@@ -27,7 +27,7 @@ class Entry:
     """A contender in a workload: its samples, or why there are none.
 
     `state` is "measured", "missing" (not installed), "cannot" (there is no such thing in it), "failed" (did not start),
-    "wrong" (its answer was wrong) or "held back" (it was right, but late).
+    "ended" (its process did, by itself), "wrong" (its answer was wrong) or "held back" (it was right, but late).
     """
 
     contender: Contender
@@ -112,9 +112,23 @@ def count_calls(outcome: Outcome, settings: Settings, progress: Progress) -> Non
             progress.step(f"{outcome.workload.name}: {entry.contender.title} (system calls, {tool.tool})")
             try:
                 entry.syscalls = _counted(outcome.workload, entry.contender, settings.counting(), tool)
-            except (NotTraced, DidNotStart, WrongAnswer, OSError) as exc:
-                failed.append(f"{entry.contender.title}: {exc}")
+            except (NotTraced, DidNotStart, *_STRANGE) as exc:
+                failed.append(f"{entry.contender.title}: {_in_words(exc)}")
     outcome.syscalls_missing = "; ".join(failed)
+
+
+_STRANGE = (WrongAnswer, OSError, ValueError, LookupError, ArithmeticError)
+"""What a peer can cause: by an answer that is found to be wrong, by a connection that breaks, or by figures that nobody
+had thought of. It takes part no more, and the others go on."""
+
+_END_SECONDS = 1.0
+"""Within this, a peer whose connections broke because it ended is seen to have ended."""
+
+
+def _in_words(exc: Exception) -> str:
+    """Why a turn came to nothing; what was not foreseen is told with its kind."""
+    foreseen = isinstance(exc, WrongAnswer | NotTraced | DidNotStart | OSError)
+    return str(exc) if foreseen else f"{type(exc).__name__}: {exc}"
 
 
 def _turn(workload: Workload, entry: Entry, settings: Settings) -> None:
@@ -131,8 +145,11 @@ def _turn(workload: Workload, entry: Entry, settings: Settings) -> None:
             except HeldBack as exc:
                 entry.drop("held back", str(exc))
                 return
-            except (WrongAnswer, OSError) as exc:
-                entry.drop("wrong", "; its stderr ends in: ".join(filter(None, [str(exc), server.last_error()])))
+            except _STRANGE as exc:
+                ended = server.ended(_END_SECONDS)
+                words = ended or _in_words(exc)
+                words = "; its stderr ends in: ".join(filter(None, [words, server.last_error()]))
+                entry.drop("ended" if ended else "wrong", words)
                 return
     except DidNotStart as exc:
         entry.drop("failed", f"did not start: {exc}")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import itertools
 import json
 import os
 import resource
+import select
+import signal
+import subprocess
+import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +20,12 @@ from pathlib import Path
 import pytest
 from benchmark_results import BY_NAME, entry, fake, kept, outcome, paced
 
-from benchmarks import cli, report, session, turns
+import benchmarks.__main__
+from benchmarks import cli, page, report, session, turns
+from benchmarks.output import NotWritable, claimed
 from benchmarks.peers import PEERS
 from benchmarks.plan import Plan, turn_seconds
-from benchmarks.process import Server
+from benchmarks.process import ROOT, Server, tree
 from benchmarks.progress import Progress, in_words
 from benchmarks.settings import QUICK, Settings
 from benchmarks.syscalls import Strace, tracer
@@ -50,11 +57,14 @@ def files() -> Iterator[None]:
         (["latency", "--peers", ""], "no peer ''"),
         (["latency", "--workloads", "flush"], "no workload 'flush'; there are: paced, burst, first"),
         (["all", "--rounds", "0"], "'0' is not a number of at least 1"),
+        (["all", "--rounds", "²"], "'²' is not a number of at least 1"),
+        (["flush", "--peers", "node"], "nobody takes part: of these workloads (flush), none is for these peers: node"),
         (["all", "--minutes", "soon"], "'soon' is not a number"),
         (["all", "--from", "/nowhere/all.json"], "can't read /nowhere/all.json: No such file or directory"),
         (["flush", "--server-core", "x"], "'x' is not the number of a core"),
         (["flush", "--server-core", "9999"], "there is no core 9999"),
         (["flush", "--output", "/proc/nowhere"], "can't write results to /proc/nowhere"),
+        (["flush", "--output", "/proc"], "can't write results to /proc: "),
     ],
 )
 def test_a_wrong_option_is_one_clear_line_and_status_2(
@@ -64,6 +74,52 @@ def test_a_wrong_option_is_one_clear_line_and_status_2(
         cli.main(arguments)
     assert caught.value.code == 2
     assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("option", [["--seconds", "0"], ["--connections", "-5"]])
+def test_slowhttptest_needs_somebody_for_some_time(
+    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["slowhttptest", *option, "--output", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "--connections and --seconds are numbers of at least 1\n"
+
+
+def test_a_peer_that_is_named_twice_takes_part_once() -> None:
+    options = cli._parser().parse_args(["latency", "--peers", "rawstream,rawstream", "--workloads", "paced,paced"])
+    assert [each.name for each in (*options.peers, *options.workloads)] == ["rawstream", "paced"]
+
+
+def test_where_results_cannot_be_written_is_known_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "measure", lambda *_: pytest.fail("measured"))
+    (tmp_path / "latency.json").mkdir()
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["latency", "--output", str(tmp_path)])
+    assert caught.value.code == 2
+    words = f"can't write results to {tmp_path / 'latency.json'}: Is a directory"
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_second_run_that_would_overwrite_the_first_does_not_begin(tmp_path: Path) -> None:
+    with claimed(tmp_path, "all"), pytest.raises(NotWritable, match="another run writes to "), claimed(tmp_path, "all"):
+        pass
+    with claimed(tmp_path, "all"):
+        assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+
+def test_what_cannot_be_written_in_the_end_is_printed_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "all.html")
+
+    monkeypatch.setattr(page, "write", full)
+    assert cli._show(paced(rawstream=[20.0]), tmp_path, keep=True) == 1
+    told = capsys.readouterr()
+    assert "| **rawstream** | **20 µs** |" in told.out
+    assert told.err == "can't write results to all.html: No space left on device\n"
+    assert (tmp_path / "all.json").exists()
 
 
 def test_all_is_every_workload_of_every_command() -> None:
@@ -248,6 +304,88 @@ def test_from_the_fourth_round_on_the_shortest_workload_goes_first(monkeypatch: 
     assert rounds == [*early, ("two", 4), ("two", 5), ("one", 4)]
 
 
+def test_a_fault_of_the_benchmarks_does_not_take_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = itertools.count(1)
+
+    def measure(*_: object) -> Sample:
+        if next(turns) == 2:
+            raise RuntimeError("nobody had thought of this")
+        return Sample({"cpu_per_chunk_us": 3.0, "noise": 0.0})
+
+    monkeypatch.setattr(cli, "_plan", lambda *_: of(measure))
+    assert cli.main(["all", "--output", str(tmp_path)]) == 1
+    words = "in round 1 of two, by RuntimeError: nobody had thought of this. The rest was not measured."
+    assert words in capsys.readouterr().err
+    found = json.loads((tmp_path / "all.json").read_text("utf-8"))
+    assert found["workloads"]["one"]["contenders"]["floor"]["samples"]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_ends_a_run_from_outside_leaves_a_result_and_no_server(ending: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "latency", "--quick", "--rounds", "9", "--workloads", "first"]
+    options = ["--peers", "floor", "--output", str(tmp_path)]
+    with subprocess.Popen(
+        [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stderr is not None
+        while not run.stderr.readline().startswith("[2/"):
+            pass  # the second turn: the first is a result
+        while not (pids := tree(run.pid)[1:]):
+            pass  # it looks at the machine, and then starts the server
+        servers = [os.pidfd_open(pid) for pid in pids]
+        run.send_signal(ending)
+        out, err = run.communicate(timeout=60)
+    assert (run.returncode, err.splitlines()[-1].startswith("Interrupted after ")) == (130, True)
+    assert "Traceback" not in err
+    assert "floor (bare send loop)" in out
+    assert json.loads((tmp_path / "latency.json").read_text("utf-8"))["workloads"]["first"]["contenders"]["floor"][
+        "samples"
+    ]
+    ended, _, _ = select.select(servers, [], [], 30)
+    assert ended == servers
+    for server in servers:
+        os.close(server)
+
+
+def test_an_interruption_before_there_is_a_result_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(cli, "main", interrupted)
+    assert benchmarks.__main__.run() == 130
+    assert capsys.readouterr().err == "Interrupted before there was a result.\n"
+
+
+def test_a_reader_that_reads_no_further_is_no_fault(tmp_path: Path) -> None:
+    path = kept(paced(rawstream=[20.0]), tmp_path / "all.json")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "benchmarks", "compare", str(path), str(path)]
+    try:
+        done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        os.close(writer)
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+    assert "Broken" not in done.stderr
+
+
+def test_an_interruption_while_system_calls_are_counted_says_that_all_rounds_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "count_calls", interrupted)
+    found = session.measure("all", of(lambda *_: Sample({"cpu_per_chunk_us": 1.0})), io.StringIO())
+    assert found["interrupted"].endswith("with all rounds over, while the system calls of one were counted.")
+
+
 def test_rounds_for_which_there_is_no_time_are_left_out() -> None:
     found = session.measure(
         "all", of(lambda *_: Sample({"cpu_per_chunk_us": 1.0}), rounds=50, limit=0.01), io.StringIO()
@@ -265,7 +403,7 @@ def test_what_was_measured_before_an_interruption_is_kept_and_shown(
             raise KeyboardInterrupt
         return Sample({"cpu_per_chunk_us": 3.0, "noise": 0.0})
 
-    monkeypatch.setattr(cli, "_plan", lambda options: of(measure))
+    monkeypatch.setattr(cli, "_plan", lambda *_: of(measure))
     assert cli.main(["all", "--output", str(tmp_path)]) == 130
     told = capsys.readouterr()
     assert "in round 1 of two. The rest was not measured." in told.err

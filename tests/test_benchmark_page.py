@@ -102,7 +102,7 @@ def test_the_page_tells_what_was_measured_and_who_is_not_there() -> None:
     text = "".join(Reader(page.page(rich())).text)
     assert "200 readers have a stream each, with an event of 26 bytes every 20 ms" in text
     assert "a processor, 2 cores · 2026-11-22 · Python 3.11.7 · 1 to 3 rounds" in text
-    assert "uvicorn (httptools, uvloop) + Starlette not installed here: not installed: uvicorn" in text
+    assert "uvicorn (httptools, uvloop) + Starlette is missing: not installed: uvicorn" in text
     assert "gave a wrong answer, and is not timed: 2 events instead of 3; its stderr ends in: <boom> & co" in text
     assert "Noisy: 3 of 67 samples" in text
     assert "Fewer than 3 rounds of new: good for a look" in text
@@ -369,14 +369,14 @@ def test_names_with_room_stand_where_they_want() -> None:
 # -- targets and tables ------------------------------------------------------------------------------------------------
 
 
-def held(ours: list[float]) -> report.Json:
+def held(ours: list[float], sure: bool = True) -> report.Json:
     """A run with one target: to need less CPU time than Go, on both loops."""
     found = paced(rawstream=ours, rawstream_uvloop=[30.0, 31.0, 29.0], go=[25.0, 25.0, 25.0])
     target = {"text": "", "workload": "paced", "metric": "cpu_per_chunk_us", "wanted": 1.0, "at_least": False}
     against = {"against": "Go's net/http"}
     found["targets"] = [
-        {**target, **against, "ours": "rawstream", "ratio": 0.84, "met": True},
-        {**target, **against, "ours": "rawstream, uvloop", "ratio": 1.2, "met": False},
+        {**target, **against, "ours": "rawstream", "ratio": 0.84, "met": True, "sure": sure},
+        {**target, **against, "ours": "rawstream, uvloop", "ratio": 1.2, "met": False, "sure": True},
     ]
     return found
 
@@ -386,13 +386,15 @@ def test_a_target_has_each_way_of_running_rawstream() -> None:
     assert (goal.against, goal.wanted, goal.at_least, goal.met) == ("Go's net/http", 1.0, False, False)
     ours, uvloop = goal.held
     assert (ours.met, ours.value, ours.low, ours.high) == (True, 0.84, 0.8, 0.88)
-    assert (uvloop.met, goal.is_sure(uvloop), round(goal.distance(uvloop.value), 2)) == (False, True, 1.2)
+    assert (uvloop.met, uvloop.sure, round(goal.distance(uvloop.value), 2)) == (False, True, 1.2)
 
 
-def test_a_target_whose_interval_holds_it_is_not_sure() -> None:
-    (goal,) = verdict.goals(held([20.0, 27.0, 21.0]))
-    assert not goal.is_sure(goal.held[0])
-    assert "unsure" in verdict.draw([goal], False).svg("Targets")
+def test_a_target_on_which_the_run_has_not_decided_has_a_hollow_dot() -> None:
+    """Three rounds that agree are too few to be sure; the result says so, and it is not judged anew."""
+    for sure in (True, False):
+        (goal,) = verdict.goals(held([20.0, 21.0, 22.0], sure=sure))
+        assert goal.held[0].sure is sure
+        assert ("unsure" in verdict.draw([goal], False).svg("Targets")) is not sure
 
 
 def test_the_verdict_comes_first_on_the_page() -> None:
@@ -417,7 +419,45 @@ def test_the_table_for_a_readme_has_the_best_in_bold() -> None:
         "| **rawstream** | **20 µs** | **50 µs** |",
         "| aiohttp | 30 µs | **50 µs** |",
     ]
-    assert lines[-1] == "Medians of 1 round; a processor, CPython 3.11.7, 2026-11-22."
+    assert lines[5:] == [
+        "",
+        "Medians of 1 round; a processor, CPython 3.11.7, 2026-11-22.",
+        "",
+        "Of `paced`, p50 is from `yield` to `read`, and late p99 from the time at which an event was due.",
+    ]
+
+
+def test_the_overview_marks_who_fell_behind_and_names_who_is_not_in_it() -> None:
+    slow = entry("fastapi", {"cpu_per_chunk_us": [10.0], "delivered": [0.75]})
+    ours = entry("rawstream", {"cpu_per_chunk_us": [20.0], "delivered": [0.999]})
+    gone = dropped("node", "missing", "not installed: node")
+    found = result(
+        outcome(slow, ours, gone, dropped("nchan", "cannot", "makes no stream")),
+        outcome(entry("go", {"events_per_s": [5.0]}), gone, workload=fake("burst", Column("events_per_s", "events/s"))),
+    )
+    text = tables.markdown(found)
+    assert "| **rawstream** | **20 µs** | **50 µs** | – |" in text
+    assert "| uvicorn (httptools, uvloop) + FastAPI's SSE | 10 µs † | 50 µs † | – |" in text, "not the best"
+    assert "\n† did not deliver all that was due: uvicorn (httptools, uvloop) + FastAPI's SSE 75% (`paced`).\n" in text
+    assert text.endswith("\nNot measured: Node's http (missing: not installed: node) in `paced`, `burst`.\n")
+    shown = "".join(Reader(page.page(found)).text)
+    assert "† did not deliver all that was due" in shown
+    assert "Not measured: Node's http" in shown
+
+
+def test_the_overview_has_the_latency_that_no_server_can_hide() -> None:
+    found = result(outcome(entry("rawstream", {"latency_p99_us": [100.0], "intended_p99_us": [300_000.0]})))
+    assert tables.markdown(found).splitlines()[0] == "| | `paced` p50 | `paced` late p99 |"
+    assert "| **rawstream** | **50 µs** | **300 ms** |" in tables.markdown(found)
+
+
+def test_a_ratio_on_which_the_rounds_disagree_is_marked_in_the_tables_too() -> None:
+    found = paced(rawstream=[20.0, 20.0, 20.0], aiohttp=[21.0, 19.0, 22.0], go=[10.0, 10.0, 10.0])
+    (part,) = found["workloads"].values()
+    for text in (tables.of_workload(part, found), report.tables(found)):
+        assert "~1.05×" in text
+        assert "0.50×" in text
+        assert "~0.50×" not in text
 
 
 def test_who_has_no_figure_has_a_dash() -> None:

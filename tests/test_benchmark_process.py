@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from benchmark_sizes import CORES
 
+from benchmarks import syscalls
 from benchmarks.load import ask
 from benchmarks.machine import missing_programs, programs
 from benchmarks.noise import calibrate
@@ -118,6 +119,19 @@ def test_who_may_not_be_traced_is_told() -> None:
         Strace().start([2**22 - 1])
 
 
+def test_a_tool_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syscalls, "_END_SECONDS", 0.01)
+    deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); signal.pause()"
+    with subprocess.Popen(
+        [sys.executable, "-c", deaf], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(NotTraced, match="it did not end within 0 s"):
+            syscalls._interrupt(process)
+        assert process.returncode == -signal.SIGKILL
+
+
 def test_the_fixed_work_comes_back_to_its_cores() -> None:
     before = os.sched_getaffinity(0)
     found = calibrate(CORES[:2])
@@ -128,6 +142,23 @@ def test_the_fixed_work_comes_back_to_its_cores() -> None:
 
 def test_a_peer_that_ends_at_once_says_why() -> None:
     with pytest.raises(DidNotStart, match="No module named"), Server("benchmarks.peers.nobody", (), CORES[0]):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("import os; os._exit(3)", "status 3"),
+        ("import os; os.kill(os.getpid(), 9)", "signal 9"),
+        ("print('Welcome to my server')", "said 'Welcome to my server' instead of its port"),
+    ],
+)
+def test_a_peer_that_does_not_tell_its_port_is_told_by_what_it_did(
+    source: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_peer.py").write_text(source, "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(DidNotStart, match=f"^{words}$"), Server("odd_peer", (), CORES[0]):
         pass
 
 

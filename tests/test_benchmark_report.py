@@ -9,6 +9,7 @@ import pytest
 from benchmark_results import dropped, entry, fake, kept, outcome, paced, result
 
 from benchmarks import metrics, report
+from benchmarks.kept import Unreadable, read
 from benchmarks.workload import Column
 
 
@@ -119,7 +120,16 @@ def test_workloads_may_have_had_different_numbers_of_rounds() -> None:
 
 def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
     found = paced(rawstream=[20.0])
-    assert report.read(kept(found, tmp_path / "a.json")) == found
+    assert read(kept(found, tmp_path / "a.json")) == found
+
+
+def changed(**others: object) -> str:
+    """A result with some of its parts replaced."""
+    return json.dumps(paced(rawstream=[20.0]) | others)
+
+
+EMPTY: dict[str, object] = {"title": "", "unit": "", "columns": [], "contenders": {}}
+HALF = {"title": "", "peer": "", "variant": "", "state": "measured", "samples": []}
 
 
 @pytest.mark.parametrize(
@@ -130,14 +140,22 @@ def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
         ("[1]", "is not a result of the benchmarks"),
         ('{"results": []}', "is not a result of the benchmarks"),
         (json.dumps({"format": 1, "workloads": {}, "settings": {}}), "has format 1, and this reads format"),
+        (json.dumps({"format": 2, "workloads": {}, "settings": {}}), "benchmarks: there is no command"),
+        (changed(workloads=[]), "benchmarks: workloads is no object"),
+        (changed(targets={}), "benchmarks: targets is no list"),
+        (changed(targets=[{}]), "benchmarks: there is no targets.0.text"),
+        (changed(machine={"processor": "a", "cores": "2"}), "benchmarks: machine.cores is '2'"),
+        (changed(workloads={"paced": {}}), "benchmarks: there is no workloads.paced.title"),
+        (changed(workloads={"x": EMPTY | {"contenders": {"a": {}}}}), "there is no workloads.x.contenders.a.title"),
+        (changed(workloads={"x": EMPTY | {"contenders": {"a": HALF}}}), "there is no workloads.x.contenders.a.noisy"),
     ],
 )
 def test_what_is_no_result_is_told_in_a_line(content: str | None, words: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     if content is not None:
         path.write_text(content, "utf-8")
-    with pytest.raises(report.Unreadable) as caught:
-        report.read(path)
+    with pytest.raises(Unreadable) as caught:
+        read(path)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
 from benchmark_sizes import BY_NAME
 
 from benchmarks import noise
-from benchmarks.summary import curve, histogram, median_curve, percentile, ratio, spread
+from benchmarks.summary import curve, histogram, luck, median_curve, percentile, ratio, spread
 from benchmarks.syscalls import _LINE, per_unit
 from benchmarks.targets import TARGETS, verdicts
 from benchmarks.turns import Entry, Outcome
@@ -33,6 +34,13 @@ def test_a_percentile_of_one_value_is_that_value() -> None:
 def test_a_percentile_needs_values_and_a_share(values: Sequence[float], share: float) -> None:
     with pytest.raises(ValueError):
         percentile(values, share)
+
+
+@pytest.mark.parametrize(("rounds", "others", "ways"), [(1, 1, 2), (3, 3, 20), (4, 5, 126), (5, 5, 252)])
+def test_luck_is_one_of_all_the_ways_to_deal_the_rounds(rounds: int, others: int, ways: int) -> None:
+    dealt = list(itertools.combinations(range(rounds + others), rounds))
+    assert luck(rounds, others) == 1 / len(dealt) == 1 / ways
+    assert sum(min(mine) >= others for mine in dealt) == 1, "only one has all of the highest"
 
 
 def test_a_curve_ends_at_the_extremes_and_shows_the_tail() -> None:

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 import pytest
 from benchmark_sizes import BY_NAME, CORES, TINY, need
 
+from benchmarks import channel
 from benchmarks.answer import Read, WrongAnswer, parse
-from benchmarks.channel import check_channel, check_stream, data_of
+from benchmarks.channel import check_channel, check_stream, data_of, latencies_of
 from benchmarks.process import Server
 from benchmarks.requests import Publisher, connect, numbered
 from benchmarks.subscribers import Subscribers, possible
@@ -89,6 +90,24 @@ def test_what_is_missing_or_comes_twice_is_counted(crowd: Subscribers) -> None:
             bad.send(frame(stamp))
             crowd.turn(1)
     assert (crowd.missing, crowd.doubled) == (1, 1)
+
+
+def test_a_dropped_event_is_told_before_its_latency_is_looked_for(crowd: Subscribers) -> None:
+    with subscriber(crowd) as end:
+        for stamp in (7, 8):
+            crowd.expect(stamp)
+        end.send(frame(8))
+        crowd.turn(1)
+    with pytest.raises(WrongAnswer, match="1 events were missing, and 0 came twice"):
+        latencies_of(crowd, [7, 8])
+
+
+@pytest.mark.parametrize("answered", [b"soon", b"12 <html>"])
+def test_a_lag_that_is_no_number_is_wrong(answered: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = types.SimpleNamespace(status=200, body=answered)
+    monkeypatch.setattr(channel, "ask", lambda *_: (0, answer, []))
+    with pytest.raises(WrongAnswer, match=r"/lag answered .* instead of numbers"):
+        channel.lags(0, BY_NAME["rawstream"], 1)
 
 
 def test_a_subscriber_that_comes_later_misses_nothing(crowd: Subscribers) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -58,6 +59,30 @@ def test_a_peer_that_is_wrong_or_holds_events_back_is_told_apart_and_not_timed(r
     play(outcome, TINY)
     (entry,) = outcome.entries
     assert (entry.state, entry.reason, entry.samples) == (state, str(raised), [])
+
+
+@pytest.mark.parametrize("raised", [ZeroDivisionError("division by zero"), IndexError("list index out of range")])
+def test_what_nobody_had_thought_of_in_a_peer_ends_that_peer_only(raised: Exception) -> None:
+    def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
+        if contender.name == "floor":
+            raise raised
+        return sample()
+
+    outcome = enter(fake(measure=measure), [BY_NAME["floor"], Peer("again", "again", "benchmarks.peers.floor")])
+    play(outcome, TINY)
+    odd, again = outcome.entries
+    assert (odd.state, odd.reason) == ("wrong", f"{type(raised).__name__}: {raised}")
+    assert again.state == "measured"
+
+
+def test_a_peer_that_ends_in_mid_run_is_told_with_its_status() -> None:
+    def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
+        os.kill(server.pid, signal.SIGKILL)
+        raise ConnectionResetError("Connection reset by peer")
+
+    outcome = enter(fake(measure=measure), [BY_NAME["floor"]])
+    play(outcome, TINY)
+    assert (outcome.entries[0].state, outcome.entries[0].reason) == ("ended", "signal 9")
 
 
 def test_a_peer_that_turns_wrong_loses_what_it_has() -> None:

@@ -36,6 +36,14 @@ def files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def frame(stamp: int) -> bytes:
+    """An event in a chunk of its own."""
+    return b"1a\r\ndata: %018d\n\n\r\n" % stamp
+
+
 def window(began: int, ended: int, **used: int) -> Any:
     """A window that was measured before."""
     usage = Usage(wall=ended - began, **used)
@@ -49,7 +57,7 @@ def test_paced_measures_in_its_window_and_against_the_intended_time() -> None:
     ms = 1_000_000
     prompt = [Event(n * 10 * ms, n * 10 * ms + 1000) for n in range(10)]
     behind = [Event(0, 1000), *(Event(n * 10 * ms + 5 * ms, n * 10 * ms + 5 * ms + 1000) for n in range(1, 10))]
-    found = paced_workload._summarise([prompt, behind], window(5 * ms, 85 * ms, server=3_200_000), 0.01, {})
+    found = paced_workload._summarise([prompt, behind], window(5 * ms, 85 * ms, server=3_200_000), 0.01)
     assert found.metrics["chunks"] == 15
     assert math.isclose(found.metrics["delivered"], 15 / 16)
     assert found.metrics["latency_p50_us"] == found.metrics["latency_p999_us"] == 1.0
@@ -58,18 +66,44 @@ def test_paced_measures_in_its_window_and_against_the_intended_time() -> None:
     assert math.isclose(found.metrics["cpu_per_chunk_us"], 3200 / 15)
 
 
+def test_what_is_overdue_when_the_window_ends_counts_as_late() -> None:
+    """A stall that has not ended by then would show in `delivered` alone."""
+    ms = 1_000_000
+    stalled = [Event(n * 10 * ms, n * 10 * ms + 1000) for n in range(5)]  # the fifth at 40 ms, and then nothing
+    found = paced_workload._summarise([stalled], window(0, 95 * ms), 0.01)
+    assert found.curves["intended"][-1] == (1.0, 45_000.0), "the sixth was due at 50 ms"
+    assert found.metrics["latency_p999_us"] == 1.0
+    assert found.metrics["chunks"] == 5
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (frame(1) + frame(1), "an event came twice"),
+        (frame(2) + frame(1), "the events are out of order"),
+        (frame(1) + b"10\r\ngata: nonsense\n\n\r\n", "an event of another kind: b'gata: nonsense'"),
+        (frame(1) + b"0\r\n\r\n", "a stream ended in the middle of the measurement"),
+    ],
+)
+def test_what_is_timed_is_checked_too(data: bytes, words: str) -> None:
+    for reads in ([Read(5, HEAD + data)], [Read(5, HEAD), Read(6, data)]):
+        with pytest.raises(WrongAnswer, match=words):
+            paced_workload._events(reads, "")
+        with pytest.raises(WrongAnswer, match=words):
+            burst_workload._begun(parse(reads))
+
+
 def test_paced_without_events_in_its_window_is_wrong() -> None:
     with pytest.raises(WrongAnswer, match="no event came"):
-        paced_workload._summarise([[Event(1, 2)]], window(10, 20), 0.01, {})
+        paced_workload._summarise([[Event(1, 2)]], window(10, 20), 0.01)
 
 
 def test_a_stream_that_a_server_has_not_come_to_is_not_delivered() -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     streams = [
         paced_workload._events([], ""),
-        paced_workload._events([Read(15, head + b"1a\r\ndata: %018d\n\n\r\n" % 12)], ""),
+        paced_workload._events([Read(15, HEAD + frame(12))], ""),
     ]
-    found = paced_workload._summarise(streams, window(10, 20), 1e-8, {})
+    found = paced_workload._summarise(streams, window(10, 20), 1e-8)
     assert found.metrics["delivered"] == 0.5
     assert found.timeline == []
 
@@ -85,12 +119,10 @@ def test_a_group_is_told_by_its_yields_and_reads() -> None:
 
 
 def test_a_burst_that_was_left_counts_by_what_came() -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    frame = b"1a\r\ndata: %018d\n\n\r\n"
-    answer = parse([Read(5, head + frame % 1 + frame % 2), Read(9, frame[:4])])
+    answer = parse([Read(5, HEAD + frame(1) + frame(2)), Read(9, frame(3)[:4])])
     assert burst_workload._begun(answer) == [Event(1, 5), Event(2, 5)]
     with pytest.raises(WrongAnswer, match="no event came"):
-        burst_workload._begun(parse([Read(5, head)]))
+        burst_workload._begun(parse([Read(5, HEAD)]))
 
 
 # -- for real ----------------------------------------------------------------------------------------------------------

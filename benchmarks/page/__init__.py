@@ -25,8 +25,9 @@ _READING = tag(
     "section",
     "<h2>How to read the pictures</h2><p>A dot is the median of the rounds, a thick line their quartiles, a thin one "
     "their range. Behind it stand the value and how many times rawstream's (on asyncio's loop) it is; "
-    "<b>~</b> says that the rounds do not agree which of the two is more. The dashed line is the floor: a bare loop of "
-    "<code>send</code>, which no server can go below. All servers took turns on the same core, in the same run.</p>",
+    "<b>~</b> says that the rounds do not agree which of the two is more. The dashed line is the floor: a bare loop "
+    "that makes one <code>send</code> for each event, and does nothing else. Who gathers events makes fewer, and can "
+    "be below it. All servers took turns on the same core, in the same run.</p>",
     id="reading",
 )
 
@@ -114,8 +115,9 @@ def _verdict(result: Json) -> Iterator[str]:
         "p",
         "The project's own targets, held against this run. The line is the target: a dot left of it meets it, and its "
         "distance is by ratios (2: missed by a factor of two; 0.5: met twice over). The thin line is the interval in "
-        "which the rounds of the run put it; where that crosses the target, the run has not decided, and the dot is "
-        "hollow. Each target has a dot for asyncio's loop and, below it, one for uvloop.",
+        "which the rounds of the run put it; where that crosses the target, or has too few rounds to be trusted, the "
+        "run has not decided, and the dot is hollow. Each target has a dot for asyncio's loop and, below it, one for "
+        "uvloop.",
     )
     figure = _figure("", "", verdict.draw(goals, False), verdict.draw(goals, True), "Targets")
     yield tag("div", figure + tables.of_goals(goals), class_="figures")
@@ -127,9 +129,11 @@ def _overview(result: Json) -> Iterator[str]:
     if found:
         yield '<section id="overview"><h2>At a glance</h2>'
         yield tag(
-            "p", "Medians, the best server of each column in bold. The floor is no server: it is what the kernel costs."
+            "p",
+            "Medians, the best server of each column in bold. The floor is no server: it is one <code>send</code> for "
+            "each event.",
         )
-        yield found + "</section>"
+        yield found + "".join(tag("p", _code(line), class_="fine") for line in tables.legend(result)) + "</section>"
 
 
 def _section(name: str, part: Json, result: Json) -> Iterator[str]:

@@ -76,8 +76,7 @@ class Dots:
         words, ratio = metrics.show(self.metric, found.median), ""
         times = entry["ratios"].get(self.metric)
         if times and times["low"] > 0:  # of what can be less than 0 there are no ratios to speak of
-            differs = times["rounds"] >= report.ENOUGH_ROUNDS and not times["low"] <= 1 <= times["high"]
-            ratio = f"{'' if differs or times['median'] == 1 else '~'}{metrics.times(times['median'])}"
+            ratio = report.times(times)
         return rows.Row(rows.named(entry, narrow), entry["peer"], found, words, ratio)
 
 

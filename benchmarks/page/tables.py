@@ -1,6 +1,6 @@
 """The figures of a result as tables: HTML for the page, and Markdown for a README."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -25,7 +25,7 @@ class Headline:
 HEADLINES = (
     Headline("paced", "cpu_per_chunk_us", "CPU per chunk"),
     Headline("paced", "latency_p50_us", "p50"),
-    Headline("paced", "latency_p99_us", "p99"),
+    Headline("paced", "intended_p99_us", "late p99"),
     Headline("burst", "events_per_s", "events"),
     Headline("burst", "latency_p50_us", "p50"),
     Headline("fanout", "cpu_per_delivery_us", "CPU per delivery"),
@@ -35,19 +35,43 @@ HEADLINES = (
 )
 
 
-def _overview(result: Json) -> tuple[list[Headline], list[tuple[str, str, list[float | None]]]]:
-    """The columns that were measured, and (peer, title, values) of each contender without a variant, ours first."""
+@dataclass(slots=True)
+class _Row:
+    """A contender without a variant: its figure in each column, and in which of them it fell behind."""
+
+    peer: str
+    title: str
+    values: list[float | None]
+    behind: set[int]
+
+    def competes(self, number: int) -> bool:
+        """Whether it can be the best of a column."""
+        return self.values[number] is not None and number not in self.behind and not is_floor(self.peer)
+
+
+_KEEPS_UP = 0.99
+"""Who delivers less than this share of what was due has fallen behind: its figures are of another amount of work."""
+
+
+def _overview(result: Json) -> tuple[list[Headline], list[_Row]]:
+    """The columns that were measured, and a row for each contender without a variant, ours first."""
     parts = result["workloads"]
     columns = [each for each in HEADLINES if each.workload in parts and _is_measured(each, parts[each.workload])]
-    found: dict[str, tuple[str, str, list[float | None]]] = {}
+    found: dict[str, _Row] = {}
     for number, column in enumerate(columns):
         for entry in parts[column.workload]["contenders"].values():
-            summary = entry.get("summary", {}).get(column.metric)
-            if summary and not entry["variant"]:
-                row = found.setdefault(entry["peer"], (entry["peer"], entry["title"], [None] * len(columns)))
-                row[2][number] = summary["median"]
-    rows = sorted(found.values(), key=lambda row: (not is_floor(row[0]), not is_ours(row[0])))
-    return columns, rows
+            summary = entry.get("summary", {})
+            if column.metric in summary and not entry["variant"]:
+                row = found.setdefault(entry["peer"], _Row(entry["peer"], entry["title"], [None] * len(columns), set()))
+                row.values[number] = summary[column.metric]["median"]
+                if _delivered(entry) < _KEEPS_UP:
+                    row.behind.add(number)
+    return columns, sorted(found.values(), key=lambda row: (not is_floor(row.peer), not is_ours(row.peer)))
+
+
+def _delivered(entry: Json) -> float:
+    """Which share of what was due a contender has delivered, where that is counted."""
+    return float(entry["summary"].get("delivered", {"median": 1.0})["median"])
 
 
 def _is_measured(column: Headline, part: Json) -> bool:
@@ -56,8 +80,19 @@ def _is_measured(column: Headline, part: Json) -> bool:
     return any(column.metric in entry.get("summary", {}) and not entry["variant"] for entry in contenders)
 
 
-def _best(rows: Sequence[tuple[str, str, list[float | None]]], number: int, metric: str) -> float | None:
-    values = [row[2][number] for row in rows if not is_floor(row[0])]
+def _cells(columns: Sequence[Headline], rows: Sequence[_Row], bold: Callable[[str], str]) -> Iterator[list[str]]:
+    """What stands in each row: the best server of each column in bold, and a dagger where one has fallen behind."""
+    best = [_best(rows, number, column.metric) for number, column in enumerate(columns)]
+    for row in rows:
+        cells = []
+        for number, (column, value) in enumerate(zip(columns, row.values, strict=True)):
+            shown = "–" if value is None else metrics.show(column.metric, value) + " †" * (number in row.behind)
+            cells.append(bold(shown) if row.competes(number) and value == best[number] else shown)
+        yield cells
+
+
+def _best(rows: Sequence[_Row], number: int, metric: str) -> float | None:
+    values = [row.values[number] for row in rows if row.competes(number)]
     known = [value for value in values if value is not None]
     return (max if metrics.more_is_better(metric) else min)(known, default=None)
 
@@ -67,41 +102,54 @@ def overview(result: Json) -> str:
     columns, rows = _overview(result)
     if not columns or not rows:
         return ""
-    head = [
-        tag("th", ""),
-        *(tag("th", f"<code>{escape(each.workload)}</code> {escape(each.words)}") for each in columns),
-    ]
-    lines = [_row("th", head)]
-    best = [_best(rows, number, column.metric) for number, column in enumerate(columns)]
-    for peer, title, values in rows:
-        cells = [tag("th", escape(title), scope="row")]
-        for value, column, top in zip(values, columns, best, strict=False):
-            shown = metrics.show(column.metric, value) if value is not None else "–"
-            cells.append(
-                tag("td", tag("b", shown) if value is not None and value == top and not is_floor(peer) else shown)
-            )
-        lines.append(_row("tr", cells, look(peer)))
+    head = [tag("th", f"<code>{escape(each.workload)}</code> {escape(each.words)}") for each in columns]
+    lines = [_row("th", [tag("th", ""), *head])]
+    for row, cells in zip(rows, _cells(columns, rows, lambda shown: tag("b", shown)), strict=True):
+        name = tag("th", escape(row.title), scope="row")
+        lines.append(_row("tr", [name, *(tag("td", cell) for cell in cells)], look(row.peer)))
     return _table(lines)
 
 
 def markdown(result: Json) -> str:
-    """The same for a README. The best server of each column is in bold, and so is rawstream's name."""
+    """The same for a README, with what is to be said of it below. rawstream's name is in bold, too."""
     columns, rows = _overview(result)
-    best = [_best(rows, number, column.metric) for number, column in enumerate(columns)]
     lines = ["| | " + " | ".join(f"`{each.workload}` {each.words}" for each in columns) + " |"]
     lines.append("|---|" + "---:|" * len(columns))
-    for peer, title, values in rows:
-        cells = [f"**{title}**" if is_ours(peer) else title]
-        for value, column, top in zip(values, columns, best, strict=False):
-            shown = metrics.show(column.metric, value) if value is not None else "–"
-            cells.append(f"**{shown}**" if value is not None and value == top and not is_floor(peer) else shown)
-        lines.append("| " + " | ".join(cells) + " |")
-    lines.append("")
-    lines.append(
+    for row, cells in zip(rows, _cells(columns, rows, lambda shown: f"**{shown}**"), strict=True):
+        lines.append("| " + " | ".join([f"**{row.title}**" if is_ours(row.peer) else row.title, *cells]) + " |")
+    about = (
         f"Medians of {report.rounds_in_words(result)}; {result['machine']['processor']}, CPython "
         f"{result['versions'].get('python', '?')}, {result.get('began', '')[:10]}."
     )
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(["\n".join(lines), about, *legend(result)]) + "\n"
+
+
+def legend(result: Json) -> list[str]:
+    """How the overview is to be read, who has fallen behind, and who is not in it though it should be: in Markdown."""
+    columns, _ = _overview(result)
+    parts = {column.workload: result["workloads"][column.workload]["contenders"].values() for column in columns}
+    found = []
+    if "paced" in parts:
+        found.append("Of `paced`, p50 is from `yield` to `read`, and late p99 from the time at which an event was due.")
+    behind = [
+        f"{entry['title']} {_delivered(entry):.0%} (`{workload}`)"
+        for workload, entries in parts.items()
+        for entry in entries
+        if report.measured(entry) and _delivered(entry) < _KEEPS_UP
+    ]
+    if behind:
+        found.append(f"† did not deliver all that was due: {', '.join(behind)}.")
+    absent: dict[str, list[str]] = {}
+    for workload, entries in parts.items():
+        for entry in entries:
+            if not report.measured(entry) and entry["state"] != "cannot":
+                why = f"{entry['state']}: {entry['reason']}" if entry.get("reason") else "no turn yet"
+                absent.setdefault(f"{entry['title']} ({why})", []).append(f"`{workload}`")
+    if absent:
+        found.append(
+            "Not measured: " + "; ".join(f"{who} in {', '.join(where)}" for who, where in absent.items()) + "."
+        )
+    return found
 
 
 def of_goals(goals: Sequence[Goal]) -> str:
@@ -151,7 +199,7 @@ def _cell(column: Json, entry: Json) -> str:
         if spread["low"] != spread["high"]:
             words += f" <span>({show(spread['low'])}–{show(spread['high'])})</span>"
         if found := entry["ratios"].get(column["metric"]):
-            words += f" <i>{metrics.times(found['median'])}</i>"
+            words += f" <i>{report.times(found)}</i>"
     return tag("td", words)
 
 
@@ -163,8 +211,9 @@ def _noisy(entry: Json) -> str:
 
 
 _STATES = {
-    "missing": "not installed here",
-    "failed": "did not start",
+    "missing": "is missing",
+    "failed": "failed",
+    "ended": "ended by itself",
     "wrong": "gave a wrong answer, and is not timed",
     "held back": "held its events back, and is not timed",
     "cannot": "has no such thing",

@@ -24,6 +24,8 @@ class Held:
     low: float
     high: float
     met: bool
+    sure: bool
+    """Whether the whole interval says the same, and is one to trust."""
 
     @property
     def mark(self) -> str:
@@ -67,10 +69,6 @@ class Goal:
         """A value that is held against it."""
         return metrics.times(value) if self.against else metrics.show(self.metric, value)
 
-    def is_sure(self, each: Held) -> bool:
-        """Whether the whole interval is on one side of the target."""
-        return not each.low < self.wanted < each.high
-
     def distance(self, value: float) -> float:
         """1 where the target is just met, more where it is missed, less where there is room."""
         over, under = (self.wanted, value) if self.at_least else (value, self.wanted)
@@ -105,7 +103,7 @@ def _held(result: Json, target: Json) -> Held:
         found = ratio(values, _values(theirs, target["metric"])) if theirs else spread(values)
         if found is not None:
             low, high = min(found.low, low), max(found.high, high)
-    return Held(target["ours"], target["ratio"], low, high, target["met"])
+    return Held(target["ours"], target["ratio"], low, high, target["met"], target["sure"])
 
 
 def _values(entry: Mapping[str, Any], metric: str) -> list[float]:
@@ -150,7 +148,7 @@ def _marks(place: Rows, number: int, goal: Goal, x: Log) -> Iterator[str]:
         words = f"{loop(each.ours)} {goal.show(each.value)} {each.mark}"
         if not place.narrow:
             parts.append(text(words, place.width - 4, y + 4, "good value" if each.met else "bad value", "end"))
-        state = ("met" if each.met else "missed") + ("" if goal.is_sure(each) else " unsure")
+        state = ("met" if each.met else "missed") + ("" if each.sure else " unsure")
         yield group(parts, state, f"{goal.name}: {words}")
 
 

@@ -1,6 +1,8 @@
 """nginx with nchan, one worker: https://nchan.io/ ("The basics", and `eventsource` subscribers).
 
-nginx is handed its listening socket the way it hands it to its own successor: the number in the variable `NGINX`.
+nginx is handed its listening socket the way it hands it to its own successor: the number in the variable `NGINX`. Its
+configuration is a file without a name (`memfd_create`), since every turn has another port: nothing is left behind by an
+nginx that is killed, and two runs at once don't read each other's.
 """
 
 import os
@@ -44,13 +46,15 @@ def main() -> None:
     assert nginx is not None, "looked for before"
     sock = inherited_socket()
     port = sock.getsockname()[1]
-    directory = CACHE / "nchan"  # one for all turns, since nginx is killed and would leave each behind
+    directory = (
+        CACHE / "nchan"
+    )  # for the number of its process, which nobody reads, and bodies, which all fit in memory
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "nginx.conf"
     files = os.sysconf("SC_OPEN_MAX")
-    path.write_text(_CONFIGURATION.format(module=NCHAN, directory=directory, port=port, files=files), "utf-8")
+    configuration = os.memfd_create("nginx.conf", 0)  # 0: to be inherited by nginx
+    os.write(configuration, _CONFIGURATION.format(module=NCHAN, directory=directory, port=port, files=files).encode())
     announce(port)
-    os.execve(nginx, [nginx, "-c", str(path)], {**os.environ, "NGINX": f"{sock.fileno()};"})
+    os.execve(nginx, [nginx, "-c", f"/proc/self/fd/{configuration}"], {**os.environ, "NGINX": f"{sock.fileno()};"})
 
 
 if __name__ == "__main__":

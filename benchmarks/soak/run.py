@@ -162,7 +162,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    if not text.isdigit() or int(text) < 8:
+    if not text.isdecimal() or int(text) < 8:
         raise ArgumentTypeError(f"{text!r} is not a number of seconds of at least 8")
     return float(text)
 

@@ -16,7 +16,7 @@ that gathers is to be held against.
 
 from collections.abc import Sequence
 
-from benchmarks.answer import AnswerParser, Event, WrongAnswer, check_events, check_head, events_of, parse
+from benchmarks.answer import AnswerParser, Event, WrongAnswer, check_begun, check_events, parse
 from benchmarks.load import Load, ask
 from benchmarks.peers import Peer
 from benchmarks.process import Server, Window
@@ -51,7 +51,7 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
         reader = load.ask(server.port, path(contender, settings.burst_events))
         load.run(window.began + int(settings.burst_seconds * 1e9))
     answer = parse(reader.reads)
-    events = check_events(answer, settings.burst_events) if answer.complete else _begun(answer)
+    events = check_events(answer, settings.burst_events) if reader.ended else _begun(answer)
     latencies = sorted(event.latency / 1e3 for event in events)
     seconds = (events[-1].arrived - reader.asked) / 1e9
     return Sample(
@@ -73,8 +73,7 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
 
 def _begun(answer: AnswerParser) -> list[Event]:
     """The events of an answer that was left before its end."""
-    check_head(answer)
-    events = events_of(answer).events
+    events = check_begun(answer)
     if not events:
         raise WrongAnswer("no event came in the time of the measurement")
     return events

@@ -27,8 +27,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from benchmarks.answer import WrongAnswer
-from benchmarks.channel import Audience, check_channel, lags, latencies_of
+from benchmarks.channel import Audience, check_channel, check_delivered, lags, latencies_of
 from benchmarks.process import Server, Window, usage
 from benchmarks.requests import Probe
 from benchmarks.settings import Settings
@@ -74,8 +73,7 @@ def measure(sizes: Callable[[Settings], Audience], server: Server, contender: Co
         fast = _fast(server, crowd, audience, settings)
         probed = _probed(server, crowd, audience, settings)
         probed |= _lag("fast_lag", server, contender, settings)
-        if crowd.missing or crowd.doubled:
-            raise WrongAnswer(f"{crowd.missing} events were missing, and {crowd.doubled} came twice")
+        check_delivered(crowd)
         busy = max(steady["reader_busy"], fast.pop("reader_busy"))
         more = {"reader_busy": busy, "subscribers": crowd.count}
         return replace(sample, metrics={**nobody, **steady, **fast, **probed, **more})

@@ -9,7 +9,8 @@ Measured in a window that begins when all streams have run for a while and ends 
 * latency from `yield` (the stamp in the event) to the return of the `recv` that brought it: p50, p99, p99.9. It is what
   the server adds.
 * latency from the *intended* time to the same moment. The late wake-up of the generator counts here, so a server that
-  falls behind can't hide it by stamping late (coordinated omission); and so does the grain of a loop's timers.
+  falls behind can't hide it by stamping late (coordinated omission); and so does the grain of a loop's timers. What is
+  due by the end of the window and has not come counts with the time that it is overdue by then.
 * CPU time of the server for each event
 * delivered: the events that came, over those that were due in the window. Where this is less than all, the server
   cannot keep up: its latency then says how long the run was, and its CPU time for each event still counts.
@@ -19,6 +20,8 @@ Under TLS, server and reader agree on a cipher suite by themselves, and the read
 are over before the window. What reading costs the reader is more than for a plain stream: `reader busy` shows it.
 A server that holds events back is found by the check: most of its events come after the next one is due. That is a
 result (aiohttp's compression has no flush, so it holds back until a buffer is full), and no latency to be compared.
+What is timed is checked, too: no stream may end, and no event may be of another kind, come twice or out of order. One
+that is left out can't be told from one that is late: each event after it then counts as an interval late.
 """
 
 import time
@@ -31,11 +34,9 @@ from benchmarks.answer import (
     Read,
     WrongAnswer,
     check_arrival,
+    check_begun,
     check_events,
-    check_head,
-    events_of,
     parse,
-    unzip,
 )  # fmt: skip
 from benchmarks.load import PLAIN, Load, Transfer
 from benchmarks.peers import Peer
@@ -91,10 +92,14 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
         with Window(server, settings.server_core) as window:
             load.run(window.began + int(settings.paced_seconds * 1e9))
         answers = [reader.reads for reader in load.readers]
+        ended = sum(reader.ended for reader in load.readers)
+    if ended:
+        raise WrongAnswer(f"{ended} of {len(answers)} streams ended in the middle of the measurement")
     streams = [_events(reads, contender.transfer.coding) for reads in answers]
+    sample = _summarise(streams, window, interval)
     if contender.transfer.gzip:
-        return _summarise(streams, window, interval, {"bytes_per_event": _bytes_per_event(answers, streams)})
-    return _summarise(streams, window, interval, {})
+        sample.metrics["bytes_per_event"] = _bytes_per_event(answers, streams)
+    return sample
 
 
 def _load(contender: Contender) -> Load:
@@ -112,13 +117,7 @@ def _connect(load: Load, port: int, target: str, readers: int, interval: float) 
 
 def _events(reads: Sequence[Read], coding: str) -> list[Event]:
     """The events of one stream; none when a server that cannot keep up has not come to it yet."""
-    if not reads:
-        return []
-    answer = parse(reads)
-    check_head(answer, coding)
-    if coding:
-        unzip(answer)
-    return events_of(answer).events
+    return check_begun(parse(reads), coding) if reads else []
 
 
 def _bytes_per_event(answers: Sequence[Sequence[Read]], streams: Sequence[Sequence[Event]]) -> float:
@@ -127,7 +126,7 @@ def _bytes_per_event(answers: Sequence[Sequence[Read]], streams: Sequence[Sequen
     return received / sum(len(events) for events in streams)
 
 
-def _summarise(streams: Sequence[Sequence[Event]], window: Window, interval: float, more: dict[str, float]) -> Sample:
+def _summarise(streams: Sequence[Sequence[Event]], window: Window, interval: float) -> Sample:
     latencies: list[float] = []
     intended: list[float] = []
     step, span = interval * 1e9, window.span
@@ -136,6 +135,7 @@ def _summarise(streams: Sequence[Sequence[Event]], window: Window, interval: flo
             if event.arrived in span:
                 latencies.append(event.latency / 1e3)
                 intended.append((event.arrived - events[0].stamped - n * step) / 1e3)
+        intended += _overdue(events, span.stop, step)
     if not latencies:
         raise WrongAnswer("no event came in the time of the measurement")
     due = len(streams) * len(span) / step
@@ -148,7 +148,6 @@ def _summarise(streams: Sequence[Sequence[Event]], window: Window, interval: flo
             "cpu_per_chunk_us": window.used.server / len(latencies) / 1e3,
             "delivered": len(latencies) / due,
             "chunks": len(latencies),
-            **more,
             **window.metrics(len(latencies)),
         },
         curves={"latency": curve(latencies), "intended": curve(intended)},
@@ -156,6 +155,16 @@ def _summarise(streams: Sequence[Sequence[Event]], window: Window, interval: flo
         calls=window.used.calls,
         units=len(latencies),
     )
+
+
+def _overdue(events: Sequence[Event], now: int, step: float) -> list[float]:
+    """Of one stream: by how many microseconds each event is late that was due `now` (nanoseconds) and has not come."""
+    if not events:
+        return []  # nobody knows when its first was due
+    first = events[0].stamped
+    came = sum(event.arrived < now for event in events)
+    due = int((now - first) / step) + 1
+    return [(now - first - n * step) / 1e3 for n in range(came, due)]
 
 
 def _percentiles(name: str, values: list[float]) -> dict[str, float]:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks.answer import WrongAnswer, check_head, events_of, parse
+from benchmarks.answer import WrongAnswer, check_begun, parse
 from benchmarks.load import Load, ask, request
 from benchmarks.peers import Peer
 from benchmarks.process import Server, Window, cpu_ns, resident_bytes
@@ -112,9 +112,7 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
         answers = [reader.reads for reader in load.readers]
     latencies, reads = [], 0
     for stream in answers:
-        answer = parse(stream)
-        check_head(answer)
-        latencies += [event.latency / 1e3 for event in events_of(answer).events if event.arrived in window.span]
+        latencies += [event.latency / 1e3 for event in check_begun(parse(stream)) if event.arrived in window.span]
         reads += sum(read.arrived in window.span for read in stream)
     if not latencies:
         raise WrongAnswer("no event came in the time of the measurement")
@@ -163,6 +161,8 @@ def _workers(server: Server, count: int, settings: Settings) -> list[int]:
         _, answer, _ = ask(server.port, "/worker", settings.timeout)
         if answer.status != 200:
             raise WrongAnswer(f"/worker answered {answer.status} instead of 200")
+        if not answer.body.isdigit():
+            raise WrongAnswer(f"/worker answered {answer.body[:40]!r} instead of the number of a process")
         found.add(int(answer.body))
         if time.monotonic() > until:
             raise WrongAnswer(f"only {len(found)} of {count} workers answered in {settings.timeout:.0f} s")

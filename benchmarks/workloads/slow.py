@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks.answer import WrongAnswer
-from benchmarks.channel import check_channel
+from benchmarks.channel import check_channel, check_delivered
 from benchmarks.process import Server, Window
 from benchmarks.settings import Settings
 from benchmarks.subscribers import Subscribers
@@ -66,8 +66,7 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
         crowd.join_stalled(stalled, settings.timeout)
         with_slow = _publish(server, crowd, settings)
         cut = crowd.cut_off()
-        if crowd.missing or crowd.doubled:
-            raise WrongAnswer(f"{crowd.missing} events were missing, and {crowd.doubled} came twice")
+        check_delivered(crowd)
     start = with_slow.memory[0][0]
     p99, p99_without = percentile(with_slow.latencies, 0.99), percentile(without.latencies, 0.99)
     return Sample(
