@@ -66,15 +66,19 @@ PAGE = """<!doctype html><meta charset="utf-8"><title>Chat</title><link rel="ico
 <form><input id="say" size="60" autofocus> <button>Say</button> <button type="button" id="stop">Stop</button></form>
 <script>
 const messages = [], log = document.querySelector("#log"), say = document.querySelector("#say");
-let stopping = new AbortController();
+let stopping = new AbortController(), last = Promise.resolve();
 document.querySelector("#stop").onclick = () => stopping.abort(new Error("stopped"));
-document.querySelector("form").onsubmit = async (event) => {
+document.querySelector("form").onsubmit = (event) => {
   event.preventDefault();
   stopping.abort(new Error("stopped"));
   stopping = new AbortController();
-  messages.push({role: "user", content: say.value});
-  log.append(`You: ${say.value}\\n`, say.value = "");
-  const reply = {role: "assistant", content: ""}, body = JSON.stringify({messages}), {signal} = stopping;
+  last = last.then(turn.bind(null, say.value, stopping.signal));  // once the one before has ended
+  say.value = "";
+};
+async function turn(content, signal) {
+  messages.push({role: "user", content});
+  log.append(`You: ${content}\\n`);
+  const reply = {role: "assistant", content: ""}, body = JSON.stringify({messages});
   try {
     const response = await fetch("/chat", {method: "POST", headers: {Accept: "application/jsonl"}, body, signal});
     if (!response.ok) throw new Error(await response.text());
@@ -91,5 +95,5 @@ document.querySelector("form").onsubmit = async (event) => {
   } catch (error) { log.append(` [${error.message}]`); }
   messages.push(reply);
   log.append("\\n");
-};
+}
 </script>"""

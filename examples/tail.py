@@ -1,9 +1,8 @@
 """Follow a log file from anywhere: `tail -F` over HTTP.
 
 It shows streams that are resumed without a store: an event's id is the file's number and the place behind the line. Who
-comes back sends it as Last-Event-ID (EventSource does so by itself), and goes on there, also in a file that was renamed
-meanwhile. The event `rotated` says that a new file has begun, `restart` that something may be missing: the file was
-truncated, or the one asked for is gone. Without `lines` a reader begins with what comes next.
+comes back sends it as Last-Event-ID (EventSource does so by itself), and goes on there, even if the file was renamed.
+The event `rotated` says that a new file begins, `restart` that something may be missing: it was truncated, or is gone.
 
     $ seq -f "line %g" 100 > app.log
     $ python tail.py app.log --port 8000 &
@@ -12,10 +11,10 @@ truncated, or the one asked for is gone. Without `lines` a reader begins with wh
 
 import argparse
 import asyncio
+import codecs
 import os
 import re
 import sys
-from functools import partial
 from pathlib import Path
 
 from rawstream import Event, Stream, errors, serve
@@ -25,7 +24,7 @@ LONGEST = 65536  # bytes of a line; what is longer comes in parts
 
 
 async def tail(path, request):
-    count = request.query.get("lines", "0")
+    count = request.query.get("lines", "0")  # without it a reader begins with what comes next
     if not re.fullmatch(r"[0-9]{1,4}", count):
         raise errors.HTTPError(400, f"lines is a number from 0 to 9999, not {count}")
     if not path.exists():
@@ -35,6 +34,7 @@ async def tail(path, request):
 
 
 async def follow(path, file, closing):
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode  # a part may end within a character
     try:
         while not closing.is_set():
             here, there = os.fstat(file.fileno()), path.stat() if path.exists() else None
@@ -44,10 +44,11 @@ async def follow(path, file, closing):
             # A new file counts once something is in it: until then, what writes may still have the old one open.
             rotated = there is not None and there.st_ino != here.st_ino and there.st_size > 0
             while line := file.readline(LONGEST):
-                if not (line.endswith(b"\n") or len(line) == LONGEST or rotated):
+                if not ((whole := line.endswith(b"\n")) or len(line) == LONGEST or rotated):
                     file.seek(-len(line), os.SEEK_CUR)  # it is being written
                     break
-                yield Event(line.decode(errors="replace").rstrip("\r\n"), id=f"{here.st_ino}-{file.tell()}")
+                place = f"{here.st_ino}-{file.tell()}" if whole else None  # nobody goes on within a line
+                yield Event(decode(line, whole or len(line) < LONGEST).rstrip("\r\n"), id=place)
             if rotated:
                 file.close()
                 file = path.open("rb")
@@ -63,7 +64,7 @@ def found_again(path, id):
     if not (match := re.fullmatch(r"([0-9]{1,20})-([0-9]{1,18})", id)):
         raise errors.HTTPError(400, f"no id of a line: {id}")
     for each in [path, *path.parent.glob("*")]:
-        if each.name.startswith(path.name) and each.stat().st_ino == int(match[1]):
+        if each.name.startswith(path.name) and each.is_file() and each.stat().st_ino == int(match[1]):
             file, place = each.open("rb"), int(match[2])
             file.seek(max(place - 1, 0))
             if place == 0 or file.read(1) == b"\n":  # else another file has the number now
@@ -82,13 +83,12 @@ def at_last_lines(path, count):
         size = min(LONGEST, place)
         place = file.seek(place - size)
         text = file.read(size) + text
-    whole = text.split(b"\n")[:-1]
-    file.seek(place + sum(len(line) + 1 for line in whole[: len(whole) - count]))
+    file.seek(place + len(text) - len(b"\n".join(text.split(b"\n")[-count - 1 :])))
     return file
 
 
 async def main(file, port):
-    async with serve(partial(tail, file), port=port, signals=True) as server:
+    async with serve(lambda request: tail(file, request), port=port, signals=True) as server:
         print("tail.py listening on http://{}:{} (Ctrl-C ends it)".format(*server.addresses[0]), file=sys.stderr)
         await server.wait_closed()
 

@@ -8,7 +8,8 @@ prices were skipped. All prices together are one event of the channel "all", so 
     $ curl -sN -H "Accept: application/jsonl" localhost:8000/prices/AAB
     $ curl -sN localhost:8000/prices
 
-or open http://localhost:8000. To see it skip, with `--symbols 1000 --every 0.01`: stop curl by Ctrl-Z, wait, type fg.
+or open http://localhost:8000. To see it skip, with `--symbols 1000 --every 0.01`: stop the second curl by Ctrl-Z, wait,
+type fg. (The first one's prices are short: the system holds many of them for a reader that has stopped.)
 """
 
 import argparse

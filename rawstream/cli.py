@@ -194,7 +194,7 @@ def _loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop]:
             return uvloop.new_event_loop
         except ImportError as exc:
             if choice == "uvloop":
-                raise Failed("uvloop is not installed: pip install 'rawstream[fast]', or --loop asyncio") from exc
+                raise Failed("uvloop is not installed: pip install uvloop, or --loop asyncio") from exc
     return asyncio.SelectorEventLoop
 
 

@@ -103,7 +103,7 @@ async def healthz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Counts of all requests and streams of this process, for Prometheus."""
     if _metrics is None:
-        raise errors.HTTPError(501, 'metrics need prometheus-client: pip install "rawstream[metrics]"')
+        raise errors.HTTPError(501, "metrics need prometheus-client: pip install prometheus-client")
     return await _metrics(request)
 
 

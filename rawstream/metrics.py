@@ -29,7 +29,7 @@ try:
         Metric,
     )
 except ImportError as exc:
-    raise ImportError("the metrics need prometheus-client: pip install 'rawstream[metrics]'") from exc
+    raise ImportError("the metrics need prometheus-client: pip install prometheus-client") from exc
 
 registry = CollectorRegistry()
 """What `metrics` shows. Metrics of one's own may be registered here too: `Counter(..., registry=registry)`."""

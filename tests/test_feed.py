@@ -355,6 +355,21 @@ async def test_a_server_that_closes_tells_its_subscribers_and_ends_at_once(
     assert news.subscribers == 0
 
 
+async def test_nobody_is_told_that_the_server_closes_who_was_told_that_the_log_has_ended(
+    served: Served, news: Channel
+) -> None:
+    readers = [await Subscriber.of(served) for _ in range(3)]
+    await ready(news, 3)
+    await news.publish(1)
+    await news.close()
+    served.server.begin_closing()  # before a reader's connection had a turn
+    for reader in readers:
+        told = await reader.until_end()
+        assert [each.event for each in told] == ["message", "stream-end"]
+        assert reader.ended
+        assert reader.retry is None
+
+
 async def test_who_comes_while_the_server_closes_is_told_so(served: Served, news: Channel) -> None:
     id = await news.publish(1)
     peer = await served.connect()

@@ -292,6 +292,13 @@ def test_every_link_of_a_page_leads_somewhere(name: str) -> None:
         assert not anchor or anchor in {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
 
 
+@pytest.mark.parametrize("name", [*NAMES, "README"])
+def test_a_page_has_rawstream_installed_from_where_it_is_and_from_no_index(name: str) -> None:
+    text = (PAGES / f"{name}.md").read_text("utf-8")
+    for line in re.findall(r".*pip install.*", text):
+        assert "/path/to/rawstream" in line or "--find-links" in line or "rawstream" not in line, line
+
+
 def test_a_page_that_nobody_follows_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block without a name, a file that no command names, an output that is not what is shown."""
     monkeypatch.setattr("how_to.PAGES", tmp_path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,21 @@ def test_a_program_has_at_most_80_lines_and_needs_only_h11(program: Path) -> Non
         found += [node.module or "."] if isinstance(node, ast.ImportFrom) else []
         for module in found:
             assert module.split(".")[0] in {*sys.stdlib_module_names, "h11"}
+
+
+@either_loop
+def test_the_server_of_the_step_on_events_ends_in_silence_by_ctrl_c(tmp_path: Path) -> None:
+    text = (TUTORIAL / "06_events.py").read_text(encoding="utf-8")
+    assert text.count(" 8000 if ") == 1
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # even where it is ignored
+    (tmp_path / "events.py").write_text(heed + text.replace(" 8000 if ", " 0 if "), encoding="utf-8")
+    command = [sys.executable, "events.py", "--serve"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline().endswith("Ctrl-C ends it\n")
+        server.send_signal(signal.SIGINT)
+        assert server.stdout.read() == ""
+    assert server.returncode == 0
 
 
 @either_loop

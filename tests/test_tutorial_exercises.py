@@ -141,7 +141,9 @@ EXERCISES = [
         r"`'a\n\nb'`",
         [r"b'data: a\n'", r"b'data: \n'", r"b'data: b\n'", r"{'data': 'a\n\nb', 'last id': ''}"],
     ),
-    Exercise("06.2", {"whole.feed(body)": "whole.feed(body[:-1])"}, "third event", ["'last id': '7'}\nThe same"]),
+    Exercise(
+        "06.2", {"Decoder().feed(body)": "Decoder().feed(body[:-1])"}, "third event", ["'last id': '7'}\nThe same"]
+    ),
     Exercise(
         "07.1", {"        yield word\n": "        yield word\n        await asyncio.sleep(0)\n"}, "4, 1 and 4", []
     ),

@@ -1,6 +1,7 @@
 """Step 6: server-sent events by hand: lines of text. With --serve, a real EventSource in your browser reads them."""
 
 import asyncio
+import contextlib
 import sys
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nConnection: close\r\n\r\n"
@@ -54,8 +55,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     if request.startswith(b"GET / "):
         writer.write(HEAD % b"text/html" + PAGE)
     else:
-        writer.write(HEAD % b"text/event-stream" + b": a comment, which is for nobody\n\n")
-        writer.writelines(map(encode, EVENTS))
+        writer.writelines([HEAD % b"text/event-stream", b": a comment, which is for nobody\n\n", *map(encode, EVENTS)])
     writer.close()
 
 
@@ -70,11 +70,11 @@ async def main() -> None:
         _, _, body = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
     print("The body:", *body.splitlines(keepends=True), sep="\n  ")
-    whole, bytewise = Decoder(), Decoder()
-    events = whole.feed(body)
+    events, bytewise = Decoder().feed(body), Decoder()
     print("What a client makes of it:", *events, sep="\n  ")
     same = [event for byte in body for event in bytewise.feed(bytes([byte]))] == events
     print(f"The same when it comes byte by byte: {same}")
 
 
-asyncio.run(main())
+with contextlib.suppress(KeyboardInterrupt):
+    asyncio.run(main())

@@ -47,8 +47,8 @@ class Feed:
     """
 
     __slots__ = (
-        "_begun", "_channel", "_encoder", "_gap", "_lost", "_number", "_out", "_parked", "_place", "_ready", "_sink",
-        "_tail", "_view", "heartbeat", "over",
+        "_begun", "_channel", "_encoder", "_ended", "_gap", "_lost", "_number", "_out", "_parked", "_place", "_ready",
+        "_sink", "_tail", "_view", "heartbeat", "over",
     )  # fmt: skip
     taken = 1  # a channel may be silent for long: no first item is overdue
     _sink: Sink
@@ -66,6 +66,7 @@ class Feed:
         self._parked: asyncio.Future[None] | None = None
         self.heartbeat = self._encoder.heartbeat
         self._begun = False  # a piece was written
+        self._ended = False  # the last one of the log was
         self.over = False
         """Nothing more will be written."""
         self._ready = False  # it waits for what comes next
@@ -122,9 +123,9 @@ class Feed:
         return self._encoder.error(status, message)
 
     def closing(self, retry: int) -> bytes:
-        """The server closes: this ends now, and its reader will come back with its place."""
+        """The server closes: this ends now. Its reader will come back with its place, but not after the log's end."""
         self.finish()
-        return self._encoder.closing(retry)
+        return b"" if self._ended else self._encoder.closing(retry)
 
     # -- what the channel calls --------------------------------------------------------------------------------------
 
@@ -163,6 +164,7 @@ class Feed:
         if not self._begun:
             self._begin()
         if ends:
+            self._ended = True
             self.finish()
         return self._out.write(sent) and not ends
 

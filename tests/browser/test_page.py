@@ -309,6 +309,32 @@ async def test_nothing_is_wider_than_the_screen(locale: str, width: int, demo: s
     assert small == [], "too small for a finger"
 
 
+@pytest.mark.parametrize("locale", ["zh-CN", "en-US"])
+async def test_a_name_in_a_sentence_is_in_one_piece_and_within_it(locale: str, demo: str, open_page: OpenPage) -> None:
+    page = await open_page(demo, locale=locale)
+    await page.evaluate("() => document.querySelectorAll('main [hidden]').forEach((e) => { e.hidden = false; })")
+    for width in range(320, 800, 20):
+        await page.set_viewport_size({"width": width, "height": 740})
+        names = page.locator("p code").filter(visible=True)
+        assert await names.count() > 10
+        broken = await names.evaluate_all("""(all) => all.filter((e) =>
+          e.getClientRects().length > 1 && !e.textContent.includes("//") ||
+          e.getBoundingClientRect().right > e.closest("p").getBoundingClientRect().right)
+          .map((e) => e.textContent)""")
+        assert broken == [], width
+
+
+async def test_a_chunk_s_bytes_are_as_large_as_its_figures(demo: str, open_page: OpenPage) -> None:
+    page = await open_page(demo)
+    await page.check("#show-bytes")
+    await page.click("#typed .primary")
+    line = page.locator("#bytes li").first
+    await expect(line).to_be_visible()
+    sizes = await line.locator("*").evaluate_all("(all) => all.map((e) => getComputedStyle(e).fontSize)")
+    assert len(sizes) > 2
+    assert len({*sizes}) == 1
+
+
 async def test_by_keyboard_alone(demo: str, open_page: OpenPage) -> None:
     """Tab through every control in the order of the page; an arrow chooses, Enter starts, Space stops."""
     page = await open_page(demo)

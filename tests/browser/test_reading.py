@@ -183,6 +183,16 @@ async def test_meter_measures_in_bounded_memory(page: Page) -> None:
     assert got["last"] == pytest.approx(1_400_000, rel=0.01)
 
 
+async def test_no_percentile_is_longer_than_the_longest_gap(page: Page) -> None:
+    """Gaps that differ by less than a bucket is wide, so that some are in the lower half of theirs."""
+    above = await page.evaluate("""() => [...Array(50).keys()].map((i) => 500 + i).filter((gap) => {
+      const meter = new rawstream.Meter(0);
+      for (const now of [0, gap, 2 * gap]) meter.add(1, now);
+      return meter.quantile(0.5) > gap || meter.quantile(0.99) > gap;
+    })""")
+    assert above == []
+
+
 async def test_meter_without_gaps_has_no_percentiles(page: Page) -> None:
     assert await page.evaluate("() => new rawstream.Meter().quantile(0.5)") is None
     assert await page.evaluate("() => { const m = new rawstream.Meter(); m.add(1); return m.quantile(0.99); }") is None
