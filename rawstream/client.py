@@ -69,7 +69,7 @@ def fetch(
 def events(
     url: str,
     *,
-    last_event_id: str = "",
+    last_event_id: str | None = "",
     backoff: Backoff | None = None,
     method: str | None = None,
     headers: Pairs = (),
@@ -87,14 +87,14 @@ def events(
                 print(event.data)
 
     When the connection ends, or is cut, it is made again, with the id of the last event: a server that keeps its events
-    goes on behind it. last_event_id: where to begin. backoff: when to try again, and for how long. The others
-    are as for `fetch`.
+    goes on behind it. last_event_id: where to begin, as an event's `id`. backoff: when to try again, and for how long.
+    The others are as for `fetch`.
 
     It ends when the server says so: by status 204, or with rawstream's event `stream-end`, which comes as the last. It
     raises StatusError where the server refuses (but 408, 425, 429, 500, 502, 503 and 504, which are tried again, not
-    before the time that Retry-After tells), ContentError where it sends no text/event-stream, BadResponse where it
-    speaks no HTTP, and GaveUp where none of `backoff.attempts` in a row brought an event, or a connection that stood
-    for 30 s. Raises LocalError as `fetch` does.
+    before the time that Retry-After tells), ContentError where it sends no text/event-stream, or an id that no field
+    can carry, BadResponse where it speaks no HTTP, and GaveUp where none of `backoff.attempts` in a row brought an
+    event, or a connection that stood for 30 s. Raises LocalError as `fetch` does.
     """
     theirs = given(headers)
 
@@ -102,7 +102,7 @@ def events(
         own = [("Cache-Control", "no-store")] if "cache-control" not in theirs else []
         if "accept" not in theirs:
             own.append(("Accept", "text/event-stream"))
-        if last:
+        if last := last.strip(" \t"):  # which a field's value cannot have at its ends
             # WHATWG HTML 9.2.4: as UTF-8; the wire writes fields as Latin-1.
             own.append(("Last-Event-ID", last.encode().decode("latin-1")))
         return fetch(
@@ -117,5 +117,6 @@ def events(
             ssl=ssl,
         )
 
-    ask(last_event_id)  # raises now what is wrong with the arguments
-    return EventSource(ask, url, last_event_id, backoff or Backoff())
+    begin = last_event_id or ""
+    ask(begin)  # raises now what is wrong with the arguments
+    return EventSource(ask, url, begin, backoff or Backoff())

@@ -205,8 +205,8 @@ class ClientResponse:
         """What the end brings, the first time that it is come to."""
         if self._at_end:
             return None
-        self._at_end = True
         content.end()
+        self._at_end = True
         return () if reader is None else reader.end()
 
     async def _arrival(self) -> Iterable[Arrival] | None:

@@ -19,6 +19,7 @@ from .wire import ClientWire, Data, End
 _HEAD_END = re.compile(rb"\n\r?\n")  # as h11 sees it
 # RFC 9112 section 7.1. As h11 does, we bear white space behind the size: some servers pad it.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
+_TLS_ALERT = b"\x15"  # RFC 8446 section 5.1: so begins what a server says in TLS to a request that is none
 _LONGEST_LINE = 4096  # bytes of a size line with its extensions; of a longer one h11 says what it thinks
 
 
@@ -137,6 +138,8 @@ class Incoming:
         Raises BadResponse, or IncompleteResponse.
         """
         self._over = not data
+        if not self._size and data.startswith(_TLS_ALERT):
+            raise BadResponse("the server answered with no HTTP (it speaks TLS, perhaps: https://)")
         while True:
             before, data, whole = self._up_to_head_end(data)
             self._size += len(before)

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from .errors import ContentError
+from .errors import ContentError, IncompleteResponse
 
 _PIECE = 64 * 1024  # bytes that are unpacked at once
 _GZIP = 16 + zlib.MAX_WBITS
@@ -25,7 +25,7 @@ class Unpack(Protocol):
         """What the next bytes unpack to: take all of it before the next ones. Raises ContentError."""
 
     def end(self) -> None:
-        """The body has ended. Raises ContentError if something is missing."""
+        """The body has ended. Raises IncompleteResponse if something is missing."""
 
 
 class Identity(Unpack):
@@ -76,7 +76,7 @@ class Inflate(Unpack):
 
     def end(self) -> None:
         if self._begun and (self._zlib is None or not self._zlib.eof):
-            raise ContentError(f"the response ends before its {self._coding} does")
+            raise IncompleteResponse(f"the response ends before its {self._coding} does")
 
 
 def unpack(content_encoding: str) -> Unpack:

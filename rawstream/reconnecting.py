@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 
-from .errors import BadResponse, ConnectFailed, FetchError, GaveUp, IncompleteResponse, ResponseTimeout, StatusError
+from .errors import (
+    BadResponse,
+    ConnectFailed,
+    ContentError,
+    FetchError,
+    GaveUp,
+    IncompleteResponse,
+    LocalError,
+    ResponseTimeout,
+    StatusError,
+)  # fmt: skip
 from .fetched import ClientResponse
 from .fetching import Fetch
 from .formats import CONTROL
@@ -68,9 +78,10 @@ class EventSource(AsyncIterator[Event]):
         self._ask = ask
         self._url = url
         self._backoff = backoff
+        self._attempt: asyncio.Task[ClientResponse] | None = None  # that is under way
         self._response: ClientResponse | None = None
         self._events: AsyncIterator[Event] | None = None
-        self._decoder = Decoder()
+        self._decoder = Decoder(last_event_id)
         self._first = backoff.first
         self._failures = 0  # attempts in a row that brought nothing
         self._due = 0.0  # when the next attempt is, in the loop's time ...
@@ -94,11 +105,17 @@ class EventSource(AsyncIterator[Event]):
 
     def __del__(self) -> None:
         # Whoever breaks out of an `async for` without an `async with` leaves it open.
-        if self._response is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and all that was in it
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and all that was in it
+            if self._attempt is not None:
+                _drop(self._attempt)
+            if self._response is not None:
                 self._response.abort()
 
     async def _hang_up(self) -> None:
+        if (attempt := self._attempt) is not None:
+            self._attempt = None
+            _drop(attempt)
+            await asyncio.wait([attempt])
         response, self._response, self._events = self._response, None, None
         if response is not None:
             await response.close()
@@ -126,16 +143,27 @@ class EventSource(AsyncIterator[Event]):
         loop = asyncio.get_running_loop()
         if (wait := self._due - loop.time()) > 0:
             await asyncio.sleep(wait)
-        response = await self._ask(self.last_event_id).__aenter__()
-        self._response = response
+        # A task of its own: who waits for the next event for a short time only, again and again, gets there too.
+        attempt = self._attempt = self._attempt or loop.create_task(self._request().__aenter__())
+        await asyncio.wait([attempt])
+        self._attempt = None
+        if attempt.cancelled():
+            return  # by `close`
+        response = self._response = attempt.result()
         self._good_from = loop.time() + _STANDS
         if response.status in (204, 205):
             self._over = True
             return
         if response.status != 200:
             raise StatusError(response.status, response.reason, response.headers, b"", response.url)
-        self._decoder = Decoder()
+        self._decoder = Decoder(self.last_event_id)
         self._events = response.events(self._decoder)
+
+    def _request(self) -> Fetch:
+        try:
+            return self._ask(self.last_event_id)
+        except LocalError as exc:  # the other arguments were looked at before, and this one is the server's
+            raise ContentError(f"the id of an event cannot be sent back: {self.last_event_id[:80]!r}") from exc
 
     def _given(self, event: Event) -> Event:
         if event.id is not None:
@@ -154,7 +182,7 @@ class EventSource(AsyncIterator[Event]):
         now = asyncio.get_running_loop().time()
         good, self._good_from = now >= self._good_from, math.inf
         # Also of events without data, which were not given out.
-        self.last_event_id = self._decoder.last_event_id or self.last_event_id
+        self.last_event_id = self._decoder.last_event_id
         if self._decoder.retry is not None:
             shortest = min(self._backoff.first, _SHORTEST_WISH)
             self._first = min(max(self._decoder.retry / 1000, shortest), _LONGEST_WISH)
@@ -169,6 +197,15 @@ class EventSource(AsyncIterator[Event]):
             delay = max(delay, _retry_after(error))
         self._due = now + delay
         await self._hang_up()
+
+
+def _drop(attempt: asyncio.Task[ClientResponse]) -> None:
+    """Nobody wants what this attempt has brought, or is about to bring."""
+    if not attempt.done():
+        attempt.add_done_callback(_drop)
+        attempt.cancel()
+    elif not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().abort()
 
 
 def _retry_after(error: StatusError) -> float:

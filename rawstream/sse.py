@@ -93,19 +93,19 @@ def encode(event: Event) -> bytes:
 class Decoder:
     """Turns the bytes of an event stream into events, however the bytes are cut, in linear time.
 
-    `last_event_id` is what a reconnecting client sends as Last-Event-ID ("" before any), `retry` the last reconnection
-    time the server set, in milliseconds, or None. The events given out hold the fields of their own block; comments are
-    dropped. An event that the end of the stream leaves unfinished is discarded, as section 9.2.6 asks: there is
-    nothing to call at the end.
+    `last_event_id` is what a reconnecting client sends as Last-Event-ID (before any, what it was made with); `retry` is
+    the last reconnection time of the server in milliseconds, or None. The events given out hold the fields of their own
+    block; comments are dropped. An event that the end of the stream leaves unfinished is discarded, as section 9.2.6
+    asks: there is nothing to call at the end.
     """
 
-    def __init__(self) -> None:
-        self.last_event_id = ""
+    def __init__(self, last_event_id: str = "") -> None:
+        self.last_event_id = last_event_id
         self.retry: int | None = None
         self._bom: bytes | None = b""  # what came of a byte order mark so far; None once that is settled
         self._after_cr = False  # a LF that comes now belongs to the CR before it
         self._line: list[bytes] = []  # the pieces of a line whose end has not come
-        self._pending_id = ""  # section 9.2.6's "last event ID buffer": kept from event to event
+        self._pending_id = last_event_id  # section 9.2.6's "last event ID buffer": kept from event to event
         self._clear()
 
     def _clear(self) -> None:

@@ -37,24 +37,36 @@ _TOO_MUCH = "a chunked body has fewer bytes of extensions and trailers here"
 
 # What h11 says, by how it begins, and what the peer is told: h11 quotes the bytes, as Python writes them.
 _TOLD = {
-    "illegal request line": "a request begins with a line of method, target and version, with one space between",
-    "no request line": "a request begins with a line of method, target and version, with one space between",
     "continuation line": "a header field stands on one line",
     "illegal header line": "a header field is a name, a colon and a value",
     "conflicting Content-Length": "Content-Length is one whole number",
     "bad Content-Length": "Content-Length is one whole number",
-    "Missing mandatory Host": "a request has a Host field",
-    "Found multiple Host": "a request has one Host field",
-    "illegal status line": "a response begins with a line of version and status",
-    "no response line": "a response begins with a line of version and status",
     "illegal chunk header": "a chunk begins with its size in hexadecimal digits, and a line's end",
     "malformed chunk footer": "a chunk is as long as its size says",
 }
+_REQUEST_LINE = "a request begins with a line of method, target and version, with one space between"
+_TOLD_OF_REQUESTS = _TOLD | {
+    "illegal request line": _REQUEST_LINE,
+    "no request line": _REQUEST_LINE,
+    "Missing mandatory Host": "a request has a Host field",
+    "Found multiple Host": "a request has one Host field",
+}
+_STATUS_LINE = "a response begins with a line of version and status"
+_TOLD_OF_RESPONSES = _TOLD | {
+    "illegal request line": _STATUS_LINE,  # h11 says it of a response that begins with a control character, too
+    "illegal status line": _STATUS_LINE,
+    "no response line": _STATUS_LINE,
+    "InformationalResponse status_code": "a response has a status from 100 on",
+    "Received server _SWITCH": "a response changes the protocol (101) only if that was asked for",
+    "Only Transfer-Encoding": "a response has no transfer coding but chunked",
+    "multiple Transfer-Encoding": "a response has no transfer coding but chunked, and that once",
+}
 
 
-def in_plain_words(said: str) -> str:
-    """What the peer is told where h11 said this."""
-    return next((told for begin, told in _TOLD.items() if said.startswith(begin)), "this is not HTTP/1.1")
+def in_plain_words(said: str, of_response: bool) -> str:
+    """What the peer is told where h11 said this of a response, or a request."""
+    table = _TOLD_OF_RESPONSES if of_response else _TOLD_OF_REQUESTS
+    return next((told for begin, told in table.items() if said.startswith(begin)), "this is not HTTP/1.1")
 
 
 def check_head(head: bytes | bytearray, headers: Headers, version: str) -> None:

@@ -283,7 +283,7 @@ def _next_event(connection: h11.Connection) -> object:
         said = str(exc)
         if "closed connection" in said or "ConnectionClosed" in said:  # h11 tells it by no other sign
             raise ProtocolError("the connection ended before the message did") from exc
-        raise ProtocolError(in_plain_words(said), exc.error_status_hint) from exc
+        raise ProtocolError(in_plain_words(said, connection.our_role is h11.CLIENT), exc.error_status_hint) from exc
 
 
 def _body_event(event: object) -> BodyEvent | Literal[_Signal.CLOSED]:

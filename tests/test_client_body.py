@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rawstream import json_array
-from rawstream.errors import ContentError, ItemTooLarge, RemoteError, StreamFailed
+from rawstream.errors import ContentError, IncompleteResponse, ItemTooLarge, RemoteError, StreamFailed
 from rawstream.inflate import unpack
 from rawstream.items import EventData, Events, JsonLines, Lines, Reader, Text
 from rawstream.json_array import JsonArray
@@ -421,14 +421,14 @@ def test_codings_are_undone_however_they_are_cut(coding: str) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "Deflate"])
-def test_what_is_cut_or_no_such_coding_is_an_error(coding: str) -> None:
+def test_a_coding_that_is_cut_is_an_incomplete_response_and_what_is_none_an_error(coding: str) -> None:
     for place in range(1, len(PACKED["Deflate"])):
-        with pytest.raises(ContentError, match="ends before"):
+        with pytest.raises(IncompleteResponse, match="ends before"):
             unpacked(coding, [PACKED[coding][:place]])
     with pytest.raises(ContentError):
         unpacked(coding, [b"\xff\xffhello hello"])
     for junk in (b"junk", b"\0", b"\n", b"\x1f", b"\x1fjunk"):
-        with pytest.raises(ContentError, match=r"behind the end of its|ends before|is not the"):
+        with pytest.raises((ContentError, IncompleteResponse), match=r"behind the end of its|ends before|is not the"):
             unpacked(coding, [PACKED[coding], junk])
     with pytest.raises(ContentError, match=r"^the response has bytes behind the end of its (gzip|deflate)$"):
         unpacked(coding, [PACKED[coding] + b"\0\0"])

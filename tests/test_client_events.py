@@ -8,6 +8,7 @@ import gc
 import random
 import re
 import time
+import zlib
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -133,10 +134,29 @@ async def test_ids_are_as_the_standard_has_them(clock: Clock, canned: MakeCanned
         stream(b"id: x\0y\ndata: b\n\n"),
         stream(b"id: 2\n\n"),
         stream(b"id\ndata: c\n\n"),
+        stream(b"id: 3\ndata: d\n\n"),
+        stream(b"id\n\n"),
         NO_CONTENT,
     )
     assert await Following(events(server.url, backoff=EXACTLY), clock).end() is None
-    assert ids(server) == [None, "1", "1", "2", None]
+    assert ids(server) == [None, "1", "1", "2", None, "3", None]
+
+
+async def test_spaces_around_an_id_do_not_come_back(clock: Clock, canned: MakeCanned) -> None:
+    """A field's value has none there."""
+    server = canned(stream(b"id:  41 \ndata: a\n\n"), stream(b"id:   \ndata: b\n\n"), NO_CONTENT)
+    source = events(server.url, backoff=EXACTLY)
+    assert await Following(source, clock).end() is None
+    assert ids(server) == [None, "41", None]
+
+
+async def test_an_id_that_cannot_be_sent_back_is_the_servers_fault(clock: Clock, canned: MakeCanned) -> None:
+    server = canned(stream(b"id: 1\x01\ndata: a\n\n"))
+    following = Following(events(server.url, backoff=EXACTLY), clock)
+    error = await following.end()
+    assert [data for _, data in following.seen] == ["a"]
+    assert isinstance(error, ContentError)
+    assert str(error) == r"the id of an event cannot be sent back: '1\x01'"
 
 
 async def test_the_id_is_that_of_the_event_that_was_given_out(canned: MakeCanned) -> None:
@@ -250,6 +270,17 @@ async def test_damage_in_the_midst_of_a_stream_is_a_cut(clock: Clock, canned: Ma
     assert await following.end() is None
     assert [data for _, data in following.seen] == ["a", "b", "c"]
     assert ids(server) == [None, "1", "2", "2"]
+
+
+async def test_a_compressed_stream_that_ends_too_soon_is_a_cut(clock: Clock, canned: MakeCanned) -> None:
+    pack = zlib.compressobj(wbits=31)
+    cut = pack.compress(b"id: 1\ndata: a\n\n") + pack.flush(zlib.Z_SYNC_FLUSH)
+    zipped = answer(cut, "Content-Encoding: gzip", kind="text/event-stream")
+    server = canned(zipped, stream(b"data: b\n\n"), NO_CONTENT)
+    following = Following(events(server.url, backoff=EXACTLY, headers={"Accept-Encoding": "gzip"}), clock)
+    assert await following.end() is None
+    assert [data for _, data in following.seen] == ["a", "b"]
+    assert ids(server) == [None, "1", "1"]
 
 
 async def test_who_speaks_no_http_is_not_asked_again(canned: MakeCanned) -> None:
@@ -410,6 +441,61 @@ async def test_a_source_that_is_dropped_closes_its_connection(canned: MakeCanned
         break
     gc.collect()
     await server.noticed.wait()
+
+
+async def test_who_waits_for_short_times_only_gets_there_by_one_request(canned: MakeCanned) -> None:
+    """The attempt to connect goes on between the waits."""
+    answers = asyncio.Event()
+    server = canned((answers, stream(b"data: a\n\n", ended=False), Then.STAY))
+    async with events(server.url) as source:
+        for _ in range(3):
+            waiting = in_background(anext(source))  # type: ignore[arg-type]
+            await until(lambda: len(server.requests) > 0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        answers.set()
+        assert (await anext(source)).data == "a"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("how", ["closed", "dropped"])
+async def test_an_attempt_that_nobody_waits_for_ends_with_its_source(canned: MakeCanned, how: str) -> None:
+    server = canned((Then.STAY,))
+    source = events(server.url)
+    waiting = in_background(anext(source))  # type: ignore[arg-type]
+    await until(lambda: len(server.requests) > 0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    if how == "closed":
+        await source.close()
+    del waiting, source
+    gc.collect()
+    await server.noticed.wait()
+
+
+async def test_a_connection_that_nobody_waits_for_is_closed_with_its_source(canned: MakeCanned) -> None:
+    """It was made after the last wait had been cancelled."""
+    answers = asyncio.Event()
+    server = canned((answers, stream(ended=False), Then.STAY))
+    source = events(server.url)
+    waiting = in_background(anext(source))  # type: ignore[arg-type]
+    await until(lambda: len(server.requests) > 0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    answers.set()
+    await until(lambda: source._attempt is not None and source._attempt.done())
+    await source.close()
+    await server.noticed.wait()
+
+
+async def test_closing_ends_the_wait_of_another_task_be_it_connected_or_not(canned: MakeCanned) -> None:
+    server = canned((Then.STAY,), (stream(ended=False), Then.STAY))
+    for requests in (1, 2):
+        source = events(server.url)
+        waiting = in_background(anext(source, None))
+        await until(lambda requests=requests: len(server.requests) == requests)  # type: ignore[misc]
+        await source.close()
+        assert await waiting is None
 
 
 async def test_cancelling_loses_nothing(clock: Clock, canned: MakeCanned) -> None:

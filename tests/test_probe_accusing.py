@@ -71,6 +71,13 @@ def test_who_lets_go_for_x_accel_buffering_is_nginx_whatever_it_says(finding: Fi
     assert name(case(finding, ("Server", "cloudflare")), RELEASED) == "nginx"
 
 
+def test_of_a_line_on_which_most_ways_stream_it_tells_nothing_that_one_more_does() -> None:
+    culprit = accuse([case(STREAMS), case(STREAMS, name="text"), case(BATCHES, name="POST"), RELEASED])
+    assert culprit is not None
+    assert (culprit.name, culprit.evidence[0][:5]) == ("unknown", "nginx")
+    assert not any("X-Accel" in why for why in culprit.evidence)
+
+
 def test_without_evidence_the_culprit_is_unknown() -> None:
     assert name(case(HELD)) == "unknown"
     assert name(case(HELD), NOT_RELEASED) == "unknown"

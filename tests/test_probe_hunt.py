@@ -23,7 +23,9 @@ from rawstream.probe.conclusion import Conclusion, conclude
 from rawstream.probe.findings import seconds
 from rawstream.probe.hunt import Hunt
 from rawstream.probe.measure import Asker, Limits, Unreachable
+from rawstream.probe.report import text
 from rawstream.probe.ways import Way
+from rawstream.terminal import Style
 
 # The client is at home on both loops, which its own tests show: these take seconds.
 pytestmark = pytest.mark.either_loop
@@ -189,6 +191,7 @@ async def test_where_only_post_is_allowed_it_asks_by_post() -> None:
     conclusion, hunt = await origin.probed()
     assert conclusion.kind == "streams"
     assert [case.way.name for case in hunt.cases] == ["POST"]
+    assert re.match(rb"POST (?s:.*)\r\nLast-Event-ID: 0\r\n", origin.asked[-1]), "as it was asked before"
 
 
 async def test_where_no_events_are_acceptable_it_takes_any_type() -> None:
@@ -250,6 +253,16 @@ async def test_a_cut_in_a_silence_of_which_it_was_asked() -> None:
     conclusion, _ = await Origin(steps, ends=False).probed(3.0)
     assert conclusion.kind == "cut"
     assert conclusion.notes == ("the origin itself may have broken it off",)
+
+
+async def test_a_silence_that_never_came_is_not_said_to_be_borne() -> None:
+    (streams, talks), (_, rests) = await asyncio.gather(
+        Origin(steady).probed(0.3, idle=60), Origin(silence).probed(0.3, idle=0.2)
+    )
+    assert streams.line == "streams"
+    told = text("http://a/", talks.cases, streams, "", Style())
+    assert "\ncannot tell idle for 60 s: was never silent for longer than " in told
+    assert re.fullmatch(r"was left alone for .* of silence", rests.cases[-1].finding.words)
 
 
 async def test_it_asks_on_a_unix_socket_whatever_host_the_url_names(tmp_path: Path) -> None:
@@ -379,6 +392,31 @@ async def test_who_is_one_chunk_behind_is_found_though_the_last_chunk_is_late() 
     for _ in range(15):
         conclusion = await calculated(one_behind, late=lambda: random.uniform(0.02, 0.06))
         assert (conclusion.line, conclusion.exit) == ("arrives one chunk late: each waits for the next one", 1)
+
+
+async def test_what_comes_in_batches_once_and_not_when_it_is_asked_for_again_is_chance() -> None:
+    """As on a line that loses packets, where what is sent slowly comes unevenly."""
+    asked = count()
+
+    def hold(sent: list[float]) -> list[float]:
+        if is_slow(sent):
+            return [time + 0.25 * (place % 2) for place, time in enumerate(sent)]
+        return by_the_clock(0.5, 0.5)(sent) if next(asked) == 2 else sent
+
+    conclusion = await calculated(hold)
+    assert (conclusion.line, conclusion.exit) == ("streams", 0)
+
+
+async def test_what_comes_in_batches_each_time_counts_though_most_ways_stream() -> None:
+    class Compressor(Calculated):
+        async def ask(self, way: Way, limits: Limits) -> Recording:
+            hold = by_the_clock(0.5, 0.5) if ways.BROWSER in way.headers else self.hold
+            return await Calculated(self.url, hold=hold).ask(way, limits)
+
+    hunt = Hunt(Compressor("http://x/probe"))
+    await hunt.run()
+    line = "arrives in batches, one each 0.5 s, of whatever has gathered for events (gzip) and text (gzip), not for "
+    assert conclude(hunt.cases).line.startswith(line)
 
 
 async def test_most_of_the_ways_decide_for_all() -> None:

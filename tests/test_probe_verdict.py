@@ -135,6 +135,13 @@ def test_a_line_that_is_too_slow_is_no_buffer() -> None:
     assert judge(stamped(sent, [1.6 * time for time in sent])).kind == "streams"
 
 
+def test_a_line_so_slow_that_nearly_all_comes_behind_the_last_sending_holds_nothing() -> None:
+    """But who waits for the end does, though he let some go at first."""
+    slowly = [1.0 * place for place in range(16)]
+    assert judge(stamped(paced(), slowly)).kind == "streams"
+    assert judge(stamped(paced(), [0.0, 0.1, *[1.5] * 14])).words == "held until the end"
+
+
 def test_what_is_gathered_with_its_framing_is_measured_with_it() -> None:
     sent = paced(33)
     recording = stamped(sent, by_number(8)(sent), size=500)
@@ -151,6 +158,13 @@ def test_a_machine_that_stands_still_once_holds_nothing_back(start: int, length:
     wakes = sent[min(start + length, 15)]
     arrived = [max(time, wakes) if start <= place < start + length else time for place, time in enumerate(sent)]
     assert judge(stamped(sent, arrived)).kind == "streams"
+
+
+def test_the_longest_wait_of_what_streams_is_told_with_all_that_waited() -> None:
+    together = [max(time, 0.76) if time > 0.15 else time for time in paced()]
+    assert judge(stamped(paced(), together)).notes == ("6 chunks came together, the first of them 0.6 s late",)
+    alone = [*paced(15), 3.0]
+    assert judge(stamped(paced(), alone)).notes == ("one chunk was 1.5 s late",)
 
 
 def test_bursts_of_the_origins_own_are_no_batches() -> None:
@@ -450,6 +464,21 @@ def test_what_is_of_another_type_is_another_thing(kind: str) -> None:
     document = recorded([(4.0, 2000, 20, True)], Headers([("Content-Type", kind)]))
     finding = infer(document)
     assert compared(finding, document, STEADY) == finding
+
+
+def packed(pieces: Iterable[tuple[float, int, int, bool]]) -> Recording:
+    return dataclasses.replace(recorded(pieces, ending="stopped", end=4.0), coding="gzip")
+
+
+def test_whole_messages_that_come_five_at_a_time_only_where_they_are_compressed_are_gathered() -> None:
+    gathered = packed([(0.98 * place, 500, 5, True) for place in (1, 2, 3)])
+    finding = infer(gathered)
+    assert finding.kind == "streams"
+    assert compared(finding, gathered, STEADY).words == "arrives in batches, one each 1.0 s"
+    # But not where the stream itself has bursts, or came twice in two moments.
+    assert compared(finding, gathered, recorded([(0.98 * place, 500, 5, True) for place in (1, 2, 3)])) == finding
+    some = packed([(0.4 * place, 200, 2, True) for place in range(1, 9)])
+    assert compared(infer(some), some, STEADY).kind == "streams"
 
 
 def test_what_is_over_sooner_than_the_other_is_not_held() -> None:

@@ -87,7 +87,7 @@ class Screen:
             raise view.failed
 
     def complete(self) -> None:
-        """The body is here, to its end. Raises ContentError if it is not complete as its Content-Encoding has it."""
+        """The body is here, to its end. Raises IncompleteResponse if what it unpacks to is not."""
         self._content.end()
 
     def end(self, when: float) -> bytes:
@@ -134,13 +134,10 @@ def _content(response: ClientResponse) -> Unpack:
 
 def _view(form: str | None, content_type: str, charset: str, style: Style) -> View:
     """The way to show a body of this type, if this form is asked for. JSON is UTF-8 (RFC 8259 section 8.1)."""
-    is_lines = content_type in JSON_LINES
-    is_json = _is_json(content_type)
-    is_events = content_type == "text/event-stream"
     if form == "text":
         return Text(style, charset)
-    if is_events or (form == "events" and not is_lines and not is_json):
+    if content_type == "text/event-stream":
         return Data(style) if form == "items" else Events(style)
-    if is_lines:
+    if content_type in JSON_LINES:
         return Lines(style)
-    return Json(style) if is_json or form == "items" else Text(style, charset)
+    return Json(style) if _is_json(content_type) or form == "items" else Text(style, charset)

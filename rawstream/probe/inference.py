@@ -7,6 +7,7 @@ only what an origin would hardly do: to tear messages at the same size each time
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import pairwise
@@ -166,7 +167,7 @@ def _paced(recording: Recording, found: list[Burst]) -> Finding:
     flushed = found if _is_whole(recording) else found[:-1]
     batch, torn = fixed_size(flushed), are_torn(flushed)
     structured = recording.content_type in _STRUCTURED
-    messages = sorted(burst.messages for burst in found)[len(found) // 2]
+    messages = _messages(found)
     # A buffer is not full at once: a first burst that comes early is the origin's own, and so are the like of it.
     filled = found[0].at > 0.5 * each
     if torn and structured and (messages >= 2 or batch) and len(flushed) >= 2:
@@ -191,6 +192,11 @@ def _paced(recording: Recording, found: list[Burst]) -> Finding:
     return Finding("streams", "streams", seconds=0.0)
 
 
+def _messages(found: Sequence[Burst]) -> int:
+    """How many the usual burst has."""
+    return sorted(burst.messages for burst in found)[len(found) // 2]
+
+
 def _is_whole(recording: Recording) -> bool:
     """Whether the last burst ended before we stopped: then it is one like the others."""
     return recording.ending == "stopped" and recording.silence > TOGETHER
@@ -203,7 +209,9 @@ def _batches(flushed: list[Burst], batch: int | None, each: float, why: str) -> 
 
 
 def compared(finding: Finding, recording: Recording, other: Recording) -> Finding:
-    """The same URL was asked in two ways, and the `other` answer streamed: what this one's silence then means."""
+    """The same URL was asked in two ways, and the `other` answer streamed: what this one's pauses then mean."""
+    if finding.kind == "streams" and recording.coding and not other.coding:
+        return _gathered(finding, recording, other)
     if finding.kind not in ("unknown", "held", "no stream") and not recording.timed_out:
         return finding
     if recording.content_type not in ("", other.content_type):
@@ -220,3 +228,16 @@ def compared(finding: Finding, recording: Recording, other: Recording) -> Findin
         words = "held until the end" if recording.ending == "complete" else f"held back for {seconds(waited)} or more"
         return Finding("held", words, inferred=True, seconds=waited, notes=notes)
     return finding
+
+
+def _gathered(finding: Finding, recording: Recording, other: Recording) -> Finding:
+    """Bursts of whole messages may be the origin's own; but not where each came alone when it was not compressed."""
+    mine, theirs = bursts(recording.pieces), bursts(other.pieces)
+    if recording.content_type != other.content_type or len(mine) < 2 or len(theirs) < _MANY:
+        return finding
+    each = pause(mine)
+    if _messages(mine) < _MANY or _messages(theirs) > 1 or not are_instant(mine) or each < _IDLE * pause(theirs):
+        return finding
+    notes = ("asked for uncompressed, each message of the same stream came alone",)
+    words = f"arrives in batches, one each {seconds(each)}"
+    return Finding("batches", words, inferred=True, period=each, seconds=each, notes=notes)

@@ -87,10 +87,15 @@ def _facts(cases: Sequence[Case], resumed: str) -> list[str]:
         lines.append(_fact("changed", on_one_line(", ".join(removed))))
     on_the_way = {party: why for case in cases for party, why in parties(case.recording.headers).items()}
     lines += [_fact("on the way", on_one_line(f"{party} ({why})")) for party, why in on_the_way.items()]
-    failed = {case.way.name: case.finding.words for case in cases if case.finding.kind == "failed"}
-    if len(failed) < len(cases):
-        lines += [_fact("failed", on_one_line(f"{name}: {words}")) for name, words in failed.items()]
+    untold = [case for case in cases if case.finding.kind in _UNTOLD]
+    if len(untold) < len(cases):  # else the verdict says it
+        lines += [
+            _fact(_UNTOLD[case.finding.kind], on_one_line(f"{case.way.name}: {case.finding.words}")) for case in untold
+        ]
     return [*lines, ""] if lines else []
+
+
+_UNTOLD = {"failed": "failed", "unknown": "cannot tell"}
 
 
 def _fact(name: str, value: str) -> str:

@@ -56,8 +56,7 @@ def judge(recording: Recording) -> Finding:
     if len(marks) > 4 and _behind(marks, held) and 2 * max(map(len, groups)) <= len(marks):
         words = "arrives late: each chunk waits for one or more after it"
         return Finding("batches", words, seconds=median(held), notes=late)
-    worst = max(held)
-    pause = (f"one chunk was {seconds(worst)} late",) if worst > max(_LATE / 2, 2 * median(_steps(marks))) else ()
+    pause = _pause(groups, held) if max(held) > max(_LATE / 2, 2 * median(_steps(marks))) else ()
     return Finding("streams", "streams", seconds=median(held), notes=(*late, *pause))
 
 
@@ -89,11 +88,15 @@ def together(marks: Sequence[Mark]) -> list[list[Mark]]:
 
 
 def _at_the_end(marks: Sequence[Mark]) -> bool:
-    """Whether nearly none came before the last one had been sent."""
+    """Whether nearly none came before the last one had been sent, and most came together.
+
+    A line that is slower than the stream brings nearly all of it as late, but one chunk after the other.
+    """
     least = min(mark.arrived - mark.sent for mark in marks)
     last, span = marks[-1].sent, marks[-1].sent - marks[0].sent
     late = sum(mark.arrived - least >= last - _END * span for mark in marks[:-1])
-    return span > _LEAST and late >= _NEARLY_ALL * (len(marks) - 1)
+    largest = max(map(len, together(marks)))
+    return span > _LEAST and late >= _NEARLY_ALL * (len(marks) - 1) and 2 * largest >= len(marks)
 
 
 def _in_batches(groups: Sequence[Sequence[Mark]]) -> bool:
@@ -176,6 +179,14 @@ def _cut(recording: Recording, marks: Sequence[Mark]) -> Finding:
         return Finding("cut", f"cut after {seconds(silence)} idle", seconds=silence, notes=(missing,))
     words = f"broke off after {seconds(recording.ended_at)}, in full flow"
     return Finding("failed", words, seconds=recording.ended_at, notes=(missing, recording.error))
+
+
+def _pause(groups: Sequence[Sequence[Mark]], held: Sequence[float]) -> tuple[str, ...]:
+    """A word on the longest wait of what streams else."""
+    worst, group = max(held), max(groups, key=lambda group: group[0].arrived - group[0].sent)
+    if len(group) == 1:
+        return (f"one chunk was {seconds(worst)} late",)
+    return (f"{len(group)} chunks came together, the first of them {seconds(worst)} late",)
 
 
 def _lateness(recording: Recording) -> tuple[str, ...]:

@@ -106,6 +106,6 @@ def idle(seconds: float, heartbeat: float = 0.0) -> Way:
     return Way(f"idle for {seconds:g} s", settings=settings)
 
 
-def resume(last: str) -> Way:
+def resume(last: str, method: str) -> Way:
     """Come back, as EventSource does."""
-    return Way("resume", (EVENTS, ("Last-Event-ID", last)))
+    return Way("resume", (EVENTS, ("Last-Event-ID", last)), method)
