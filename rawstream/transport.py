@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import cast
 
 from . import sockets
+from .backlog import Backlog
+from .batch import MOST, SMALL, Batch
 from .config import Limits, Timeouts
 from .deadlines import GRAIN, Deadline, Deadlines
 from .errors import Disconnected, ReadTimeout, RemoteError, Stalled
@@ -20,15 +22,18 @@ from .inbox import LINES, Inbox
 from .turns import NO_WORK, Turns
 from .watch import Watch
 
+_PLAIN = ("asyncio.selector_events._SelectorSocketTransport", "uvloop.loop.TCPTransport", "uvloop.loop.UnixTransport")
+"""Around these we may send on the socket ourselves, while they have nothing to send: no TLS or tap is in between.
+(But on Windows a socket is no file.)"""
+
 
 class Transport(asyncio.Protocol):
     """One connection to a peer. `connected` is called when it is there, `lost` when it is gone for good."""
 
     __slots__ = (
-        "__weakref__", "_body_ended", "_connected", "_deadlines", "_direct", "_drained", "_ended", "_fd", "_gone",
-        "_inbox", "_left", "_left_at", "_limits", "_loop", "_lost", "_readable", "_reading", "_stall", "_timeouts",
-        "_transport", "_turns", "_work", "client", "dropping", "sent", "watched", "when_writable",
-        "writable", "writes",
+        "__weakref__", "_backlog", "_batch", "_body_ended", "_connected", "_deadlines", "_direct", "_drained", "_ended",
+        "_fd", "_gone", "_inbox", "_limits", "_loop", "_lost", "_readable", "_reading", "_timeouts", "_transport",
+        "_turns", "_work", "client", "dropping", "sent", "watched", "when_writable", "writable", "writes",
     )  # fmt: skip
 
     def __init__(
@@ -39,9 +44,7 @@ class Transport(asyncio.Protocol):
         connected: Callable[[Transport], None],
         lost: Callable[[Transport], None],
     ) -> None:
-        self._limits = limits
-        self._timeouts = timeouts
-        self._deadlines = deadlines
+        self._limits, self._timeouts, self._deadlines = limits, timeouts, deadlines
         self._connected, self._lost = connected, lost
         self._work = NO_WORK  # by who reads here, with what was read
         self._loop = asyncio.get_running_loop()
@@ -53,11 +56,10 @@ class Transport(asyncio.Protocol):
         self._reading, self._body_ended = True, False
         self._readable: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._stall: Deadline | None = None
-        self._left = 0  # bytes that had left the write buffer when that was last looked at ...
-        self._left_at = 0.0  # ... and found to have grown
+        self._backlog: Backlog | None = None  # once there is any
         self._fd = -1  # the socket, if we may send on it ourselves ...
-        self._direct = -1  # ... and when: not while asyncio's transport has something to send
+        self._direct = -1  # ... and when: not while the loop's transport has something to send
+        self._batch: Batch | None = None  # with which it leaves; None: at once
         self.dropping = False
         """More of next requests came than is held: it was dropped, and so is what follows."""
         self.watched: Watch | None = None
@@ -79,9 +81,9 @@ class Transport(asyncio.Protocol):
         self.writable = True
         # asyncio's own mark of 64 KiB would let a reader who stopped reading hold so much, and be noticed so late.
         self._transport.set_write_buffer_limits(self._limits.high_water)
-        # Where no TLS, tap or other loop is in between. (On Windows a socket is no file.)
-        if type(transport).__module__ == "asyncio.selector_events" and os.name == "posix":
+        if (name := f"{type(transport).__module__}.{type(transport).__name__}") in _PLAIN and os.name == "posix":
             self._fd = self._direct = transport.get_extra_info("socket").fileno()
+            self._batch = Batch.of(self._loop) if name.startswith("uvloop.") else None
         peer = transport.get_extra_info("peername")  # now: uvloop asks the socket, which may be closed later
         self.client = (peer if len(peer) == 2 else peer[:2]) if isinstance(peer, tuple) else None
         self._connected(self)
@@ -113,12 +115,11 @@ class Transport(asyncio.Protocol):
         return not self.tls
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
         self._ended = self._gone = True
         self.writable = False
-        self._fd = self._direct = -1  # from now on it may be another's
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
+        if self._backlog is not None and self._backlog.forget() and isinstance(exc, TimeoutError):
+            self._stalled()  # the kernel has seen it before us (TCP_USER_TIMEOUT)
         self._wake(self._readable)
         self._wake(self._drained)
         if self.watched is not None:
@@ -210,36 +211,47 @@ class Transport(asyncio.Protocol):
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | memoryview) -> bool:
-        """Send `data` now, as far as the socket takes it; never waits. Nothing happens if the peer is gone.
+        """Send `data`, as far as the socket takes it; never waits. Nothing happens if the peer is gone.
 
-        Returns `writable`.
+        On asyncio's loop it has left when this returns. On uvloop's, taken for throughput, it leaves with all else
+        that is written in this turn of the loop, if it is small. Returns `writable`.
         """
-        if self._direct >= 0:  # asyncio's transport would do the same, at four times the price
-            try:
-                sent = os.write(self._direct, data)
-            except OSError:
-                sent = 0  # it meets this too, and knows what to do
-            self.sent += sent
-            if sent == len(data):
-                self.writes += 1
-                return True
-            self._direct = -1
-            return self._hand_over(memoryview(data)[sent:])
-        if self._transport.is_closing():
-            return False
-        if self._fd >= 0 and not self._transport.get_write_buffer_size():
-            self._direct = self._fd  # it has caught up
-            return self.write(data)
-        return self._hand_over(data)
-
-    def _hand_over(self, data: bytes | memoryview) -> bool:
-        if self._stall is None:  # then all that was sent before has left
-            self._left, self._left_at = self.sent, self._loop.time()
-            self._stall = self._deadlines.after(self._timeouts.write_stall / 4, self._look_for_stall)
+        if self._direct < 0:
+            if self._transport.is_closing():
+                return False
+            if self._fd >= 0 and not self._transport.get_write_buffer_size():
+                self._direct = self._fd  # it has caught up
         self.sent += len(data)
         self.writes += 1
-        self._transport.write(data)
+        if self._direct < 0:
+            return self.keep(data)
+        if (batch := self._batch) is not None:
+            if not batch:
+                self._loop.call_soon(batch.leave)
+            batch.append((self._direct, data, self))
+            if len(batch) >= MOST or len(data) > SMALL:
+                batch.leave()
+            return self.writable
+        try:
+            sent = os.write(self._direct, data)  # asyncio's transport would do the same, at four times the price
+        except OSError:
+            sent = 0  # it meets this too, and knows what to do
+        return True if sent == len(data) else self.keep(memoryview(data)[sent:])
+
+    def keep(self, rest: bytes | memoryview, /) -> bool:
+        """Let the loop's transport send what the socket does not take now. Returns `writable`."""
+        self._direct = -1
+        if self._transport.is_closing():
+            return False
+        if self._backlog is None:
+            self._backlog = Backlog(self._transport, self._deadlines, self._timeouts.write_stall, self._stalled)
+        self._backlog.add(rest)
         return self.writable
+
+    def _stalled(self) -> None:
+        if self.watched is not None:
+            self.watched.interrupt(Stalled("the peer takes nothing"))
+        self.abort()
 
     async def drain(self) -> None:
         """Wait until the peer may be written to. Raises Disconnected if it is gone."""
@@ -252,28 +264,18 @@ class Transport(asyncio.Protocol):
         if self._gone:
             raise Disconnected("the connection was lost")
 
-    def _look_for_stall(self) -> None:
-        """A stall is a write buffer that does not shrink: nothing has left it for `write_stall` seconds."""
-        self._stall = None
-        waiting = self._transport.get_write_buffer_size()
-        if not waiting:
-            return
-        now, left = self._loop.time(), self.sent - waiting
-        if left > self._left:
-            self._left, self._left_at = left, now
-        elif now - self._left_at >= self._timeouts.write_stall:
-            if self.watched is not None:
-                self.watched.interrupt(Stalled("the peer takes nothing"))
-            self.abort()
-            return
-        self._stall = self._deadlines.after(self._timeouts.write_stall / 4, self._look_for_stall)
-
     # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _let_go(self) -> None:
+        """Of the socket: it is about to be closed, and its number may soon be another's."""
+        if self._batch:
+            self._batch.leave()
+        self._fd = self._direct = -1
 
     def close(self) -> None:
         """Send what waits to be sent, under the same deadline, and close."""
         if not self._transport.is_closing():  # asyncio's TLS transport breaks when it is closed twice
-            self._fd = self._direct = -1
+            self._let_go()
             self._transport.close()
 
     async def linger(self, seconds: float, end_ours: bool = True) -> None:
@@ -285,6 +287,7 @@ class Transport(asyncio.Protocol):
         """
         try:
             if end_ours and self._transport.can_write_eof() and not self._transport.is_closing():
+                self._let_go()
                 with contextlib.suppress(OSError):  # the peer is gone, and this is told in a moment
                     self._transport.write_eof()
             self.dropping = False
@@ -304,8 +307,8 @@ class Transport(asyncio.Protocol):
     def abort(self) -> None:
         """Reset the connection at once; what waits to be sent is dropped, here and in the kernel."""
         if not self._gone:  # asyncio's transport breaks when it is aborted after its end
+            self._let_go()
             self.close_by_reset()
-            self._fd = self._direct = -1
             self._transport.abort()
 
     @property

@@ -35,7 +35,9 @@ LAYERS: dict[str, set[str]] = {
     "sockets": {"errors"},
     "inbox": set(),
     "turns": set(),
-    "transport": {"config", "deadlines", "errors", "inbox", "sockets", "turns", "watch"},
+    "batch": set(),
+    "backlog": {"deadlines"},
+    "transport": {"backlog", "batch", "config", "deadlines", "errors", "inbox", "sockets", "turns", "watch"},
     "exchange": {
         "deadlines", "encoding", "errors", "fields", "formats", "inbox", "messages", "observe", "pump", "sink",
         "transport", "wire",
