@@ -1,6 +1,6 @@
 """The life of one connection, and of one chunk.
 
-A connection is one task that reads a head, runs the handler, sends what it answers, and starts again. The way of a
+A connection is a task that reads a head, runs the handler, sends what it answers, and starts again. The way of a
 chunk through it, from `yield` to the socket:
 
 1. The handler's generator yields an item.                                              (your code)
@@ -16,6 +16,7 @@ run by the connection's own coroutine, and what a request needs before and after
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 
 from . import answers, observe
@@ -47,17 +48,21 @@ class Connection:
         self._requests = 0  # how many there were
         self._began = time.monotonic()  # a request did, with its first byte
         self._clock = asyncio.get_running_loop().time  # what deadlines go by
-        self.task: asyncio.Task[None] | None = None
-        """Which runs it."""
+        self.task: asyncio.Task[bool] | None = None
+        """Which runs it now."""
         self.idle = True
         """No request has begun, or the last is answered."""
 
-    async def run(self) -> None:
-        """The whole life. Cancelling it closes the generator at work, and the connection."""
+    async def run(self) -> bool:
+        """The whole life. Cancelling it closes the generator at work, and the connection.
+
+        True: a request left context variables behind in this task. They are not for the next one, which may be another
+        user's, by way of a proxy: it is to be served by another `run`, in another task.
+        """
         transport, wire, timeouts = self._transport, self._wire, self._service.timeouts
-        most = self._service.limits.requests
+        most, context = self._service.limits.requests, contextvars.copy_context()
         try:
-            patience = timeouts.head
+            patience = timeouts.keep_alive if self._requests else timeouts.head
             while (head := await self._read_head(patience)) is not None:
                 async with Cycle(head, transport, wire, self._service, self._requests >= most) as self._cycle:
                     if (pump := await self._cycle.answer()) is not None:
@@ -70,6 +75,8 @@ class Connection:
                     break
                 wire.next_cycle()
                 transport.body_ended = False
+                if _differ(context, contextvars.copy_context()):
+                    return True
                 if wire.begun:
                     await asyncio.sleep(0)  # who sends many requests at once shall not keep the others waiting
                 patience = timeouts.keep_alive
@@ -84,14 +91,16 @@ class Connection:
         except BaseException:
             transport.abort()
             raise
+        return False
 
-    async def turn_away(self, reason: observe.Reason) -> None:
-        """There is no room for this connection: say so, and close it."""
+    async def turn_away(self, reason: observe.Reason) -> bool:
+        """There is no room for this connection: say so, and close it. False, as from `run`: this is its whole life."""
         try:
             await self._refuse(NoRoom("too many connections are open"), reason)
         except BaseException:
             self._transport.abort()
             raise
+        return False
 
     def begin_closing(self) -> None:
         """The server closes: an idle connection goes, a stream tells its reader."""
@@ -156,3 +165,8 @@ class Connection:
             observe.refused("pipelined")
         rest_comes = self._transport.unread or not (self._wire.request_ended or self.idle)
         await self._transport.linger(self._service.timeouts.linger if rest_comes else 0.0)
+
+
+def _differ(before: contextvars.Context, after: contextvars.Context) -> bool:
+    """Whether a variable was set or unset. By identity: what `==` of the program's values does is its own affair."""
+    return len(before) != len(after) or any(after.get(var, after) is not value for var, value in before.items())

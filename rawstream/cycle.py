@@ -11,6 +11,7 @@ without the end of the body, so that every client can tell "cut" from "complete"
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import secrets
@@ -20,7 +21,7 @@ from typing import Any
 
 from . import answers, formats, observe
 from .encoding import Gzip
-from .errors import AnswerError, Disconnected, HTTPError, RemoteError, Stalled, phrase
+from .errors import AnswerError, Disconnected, HTTPError, LocalError, RemoteError, Stalled, phrase
 from .exchange import RequestBody, StreamSink, pump_for
 from .formats import Encoder
 from .messages import Request, RequestHead, Response, Stream
@@ -106,8 +107,11 @@ class Cycle:
         except Disconnected as gone:
             record.outcome = "stalled" if isinstance(gone, Stalled) else "client gone"
             raise
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             record.outcome = "cancelled"
+            if self._is_wanted():
+                record.outcome = "error"
+                _log_failure(self._request, _stray(cancelled))
             raise
         except Exception as failure:
             record.outcome = _outcome(failure, self._wire.answerable)
@@ -118,6 +122,13 @@ class Cycle:
             observe.ended(record)
             del error, traceback  # which hold this frame: the cycle would keep the generator's locals
         return True
+
+    def _is_wanted(self) -> bool:
+        """The server does not close, and the reader is there."""
+        with contextlib.suppress(Disconnected):
+            self._transport.check()
+            return not self._service.closing.is_set()
+        return False
 
     # -- a response --------------------------------------------------------------------------------------------------
 
@@ -133,10 +144,12 @@ class Cycle:
             return Response(204)
         with self._transport.watch(self._patience.told):
             answer: Any = self._service.handler
-            while callable(answer) and not isinstance(answer, type):  # a handler may leave it to another one
+            while True:
                 answer = answer(request)
                 if hasattr(answer, "__await__"):
                     answer = await answer
+                if not _is_handler(answer):  # else it is left to another one
+                    break
         if isinstance(answer, (Response, Stream)):
             return answer
         if hasattr(answer, "__aiter__"):
@@ -168,6 +181,8 @@ class Cycle:
     def _begin_stream(self, stream: Stream) -> Pump | None:
         """The way of the items to the wire. None if there is none: then the head has left, and that was all."""
         iterator: Any = aiter(stream.iterator)
+        if not hasattr(iterator, "__aiter__"):  # `async for` needs none: the pump's gets such an iterator by itself
+            iterator = stream.iterator
         self._iterator = iterator
         service, record = self._service, self._record
         sent_as = answers.represent(stream, self._request.headers)
@@ -240,6 +255,21 @@ class Cycle:
         except AnswerError as unsendable:  # the fields of the handler's own HTTPError; this one has none
             _log_failure(request, unsendable)
             await self._respond(answers.failure(unsendable, request.id, accept))
+
+
+def _is_handler(answer: object) -> bool:
+    """Called, it has the answer; but what can be iterated is one, although it may be called too."""
+    return callable(answer) and not isinstance(answer, type) and not hasattr(answer, "__aiter__")
+
+
+def _stray(cancelled: asyncio.CancelledError) -> LocalError:
+    """The reason, as far as it is known, when a request was cancelled that nobody had a reason to cancel."""
+    error = LocalError(
+        "cancelled, and not by the server: perhaps by a time-out or a task group in a generator that another one "
+        "yields through, which is not told of it there (PEP 789); or the program ends and did not close the server"
+    )
+    error.__cause__ = cancelled
+    return error
 
 
 def _outcome(error: Exception, answerable: bool) -> observe.Outcome:

@@ -4,8 +4,8 @@
 write when the iterator waits; or sooner, if `gather` bytes are together or a millisecond has passed. No delay is added.
 
 The rule for exceptions, cancellation among them: one that arrives while a step of the iterator is pending is thrown
-into that step; one that arrives between two steps is thrown in at the iterator's `yield` (`athrow`). So task groups
-and `asyncio.timeout()` work inside a generator, and across its `yield`s.
+into that step; one between two steps is thrown in at the iterator's `yield` (`athrow`). So `asyncio.timeout()` and task
+groups work inside a generator, and across its `yield`s; but not across those of one that it iterates over (PEP 789).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from ssl import SSLContext
@@ -48,7 +48,7 @@ class Server:
         self._service = Service(handler, limits, timeouts, Deadlines(self._loop), access)
         self._admission = Admission(limits)
         self._connections: dict[Transport, Connection] = {}
-        self._tasks: set[asyncio.Task[None]] = set()  # a connection's task may outlive it by a generator's clean-up
+        self._tasks: set[asyncio.Task[bool]] = set()  # a connection's task may outlive it by a generator's clean-up
         self._listening: Listening | None = None
         self._signals: tuple[signal.Signals, ...] = ()
         self._all_gone: asyncio.Event = asyncio.Event()
@@ -58,7 +58,7 @@ class Server:
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.closing = self._service.closing
         self._handshakes: Handshakes | None = None  # under TLS
-        self._arriving: dict[Transport, observe.Reason | None] = {}  # they shake hands, and why in vain
+        self._coming: dict[Transport, observe.Reason | None] = {}  # they shake hands, and why in vain
         self.left_behind = 0
         """Once it is closed: handlers that did not end although they were cancelled."""
 
@@ -77,7 +77,7 @@ class Server:
         """How many of them have a request under way."""
         return sum(not connection.idle for connection in self._connections.values())
 
-    def close(self) -> asyncio.Task[None]:
+    def close(self) -> asyncio.Future[None]:
         """Begin to close: stop accepting, close idle connections, tell streams, wait for `Timeouts.grace`, cut.
 
         Returns at once; awaiting what it returns, or `wait_closed`, waits for the end. Calling it again cuts at once,
@@ -85,7 +85,9 @@ class Server:
         """
         self.begin_closing()
         assert self._draining is not None
-        return self._draining
+        end = asyncio.shield(self._draining)
+        end.add_done_callback(lambda end: self.begin_closing() if end.cancelled() else None)
+        return end
 
     def begin_closing(self) -> None:
         """`close`, with nothing to wait for."""
@@ -136,31 +138,31 @@ class Server:
             self._leave(transport)
             sock.close()
         else:
-            self._arriving[transport] = reason
+            self._coming[transport] = reason
             handshakes.begin(sock, tap.tapped(transport), partial(self._shaken, transport))
 
     def _shaken(self, transport: Transport) -> None:
-        if transport in self._arriving:  # in vain
-            del self._arriving[transport]
+        if transport in self._coming:  # in vain
+            del self._coming[transport]
             self._leave(transport)
 
     def _connected(self, transport: Transport) -> None:
-        reason = (
-            self._arriving.pop(transport) if transport in self._arriving else self._enter(transport, transport.client)
-        )
-        connection = Connection(transport, self._service)
-        life = connection.run() if reason is None else connection.turn_away(reason)
-        task = self._loop.create_task(life, name="connection")
-        self._connections[transport], connection.task = connection, task
-        self._tasks.add(task)
+        reason = self._coming.pop(transport) if transport in self._coming else self._enter(transport, transport.client)
+        connection = self._connections[transport] = Connection(transport, self._service)
         self._all_gone.clear()
-        task.add_done_callback(self._ended)
+        task = self._begin(connection, connection.run() if reason is None else connection.turn_away(reason))
         if reason is not None and self._admission.overrun:
             observe.refused(reason)
             task.cancel()
             transport.abort()
         elif self.closing.is_set():
             connection.begin_closing()
+
+    def _begin(self, connection: Connection, life: Coroutine[Any, Any, bool]) -> asyncio.Task[bool]:
+        task = connection.task = self._loop.create_task(life, name="connection")
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, connection))
+        return task
 
     def _disconnected(self, transport: Transport) -> None:
         self._leave(transport)
@@ -176,11 +178,13 @@ class Server:
         observe.disconnected()
         self._admission.leave(transport)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, connection: Connection, task: asyncio.Task[bool]) -> None:
         self._tasks.discard(task)
-        self._look_whether_all_are_gone()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a connection failed in rawstream itself", exc_info=error)
+        elif not task.cancelled() and task.result():
+            _ = self._begin(connection, connection.run())  # in the context of this callback: it was accepted in it
+        self._look_whether_all_are_gone()
 
     def _look_whether_all_are_gone(self) -> None:
         if not self._connections and not self._tasks:
@@ -189,9 +193,6 @@ class Server:
     async def _drain(self) -> None:
         try:
             await self._let_end()
-        except asyncio.CancelledError:
-            self._cut()
-            raise
         finally:
             self._closed.set_result(None)  # first: whatever else fails, nobody shall wait for ever
             self._service.deadlines.close()
@@ -281,8 +282,7 @@ class serve:  # it reads as a function: `await serve(...)`, `async with serve(..
         self._unix = None if unix is None else os.fspath(unix)
         self._ssl, self._signals, self._sockets = ssl, signals, sockets
         self._limits, self._timeouts = limits or Limits(), timeouts or Timeouts()
-        self._any_host = allowed_hosts is None
-        self._access = Access.of(allowed_hosts, allowed_origins, trusted_proxies)
+        self._any_host, self._access = allowed_hosts is None, Access.of(allowed_hosts, allowed_origins, trusted_proxies)
 
     def __await__(self) -> Generator[Any, None, Server]:
         return self._start().__await__()

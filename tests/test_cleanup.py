@@ -362,16 +362,19 @@ async def test_closing_ends_in_its_time_although_a_generator_will_not(
     assert len(told) <= 2, told  # that it is left behind, and what it fails with
 
 
+@pytest.mark.parametrize("how", ["closed again", "cancelled"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_second_close_ends_in_two_seconds_although_a_generator_will_not(
-    serving: Serving, failures: Failures, clock: Clock, stubborn: Stubborn, kind: Kind
+    serving: Serving, failures: Failures, clock: Clock, stubborn: Stubborn, kind: Kind, how: str
 ) -> None:
     served, peer = await opened(serving, stubborn, kind, timeouts=Timeouts(grace=60))
-    served.server.close()
-    draining = served.server.close()
+    closing = served.server.close()
+    await settle()
+    _ = served.server.close() if how == "closed again" else closing.cancel()
     await clock.advance(3)
+    assert served.server.left_behind == sum("left behind" in record.getMessage() for record in failures.records)
     failures.records.clear()
-    assert draining.done()
+    await served.server.wait_closed()
     assert served.server.connections == 0
     await peer.rest()
 

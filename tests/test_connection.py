@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import gc
 import logging
 import re
 import socket
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -119,6 +120,35 @@ async def coroutine_with_iterator(request: Request) -> Counter:
     return Counter()
 
 
+async def coroutine_with_bare_iterator(request: Request) -> AsyncIterable[str]:
+    """`async for` asks no more of an iterator than its `__anext__`."""
+
+    class Bare:
+        __anext__ = Counter.__anext__
+        left = ["sa", "id"]  # noqa: RUF012
+
+    class Items:
+        def __aiter__(self) -> AsyncIterator[str]:
+            return Bare()  # type: ignore[return-value]
+
+    return Items()
+
+
+class Pipe(Counter):
+    """Something to iterate over that can be called as well, for another purpose."""
+
+    def __call__(self, request: Request) -> Pipe:
+        return self
+
+    def __aiter__(self) -> Pipe:
+        self.left = ["sa", "id"]
+        return self
+
+
+async def coroutine_with_callable_iterator(request: Request) -> Pipe:
+    return Pipe()
+
+
 def routed() -> Router:
     router = Router()
     router.get("/")(coroutine)
@@ -133,6 +163,9 @@ def routed() -> Router:
         generator,
         coroutine_with_generator,
         coroutine_with_iterator,
+        coroutine_with_bare_iterator,
+        coroutine_with_callable_iterator,
+        Pipe(),
         plain,
         Callables(),
         Callables().method,
@@ -146,6 +179,9 @@ def routed() -> Router:
         "generator",
         "coroutine that returns a generator",
         "coroutine that returns an iterator",
+        "coroutine that returns what gives a bare iterator",
+        "coroutine that returns an iterator that can be called",
+        "iterator that can be called, and returns itself",
         "plain function",
         "callable object",
         "method",
@@ -887,6 +923,103 @@ async def test_requests_of_one_segment_are_answered_in_their_order(serving: Serv
     await answer(peer, b"/a")
     await answer(peer, b"/b")
     await answer(peer, b"/c")
+
+
+class Vague:
+    """A value that cannot be compared, such as an array."""
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+NOBODY, PROGRAM = Vague(), Vague()
+
+
+class Context:
+    """A handler whose requests see and set context variables: one that nobody sets else, and one that the program set.
+
+    `steps` has what each saw: its user, and the variable of the program.
+    """
+
+    def __init__(self) -> None:
+        self.steps = Steps()
+        self._user: contextvars.ContextVar[object] = contextvars.ContextVar("user", default=NOBODY)
+        self._level: contextvars.ContextVar[object] = contextvars.ContextVar("level", default=None)
+        self._level.set(PROGRAM)
+
+    def _use(self, which: str) -> None:
+        self.steps((self._user.get() is NOBODY, self._level.get() is PROGRAM))
+        if which != "level":
+            self._user.set(Vague())
+        if which != "user":
+            self._level.set(Vague())
+
+    async def response(self, request: Request) -> Response:
+        self._use(request.path[1:])
+        return Response()
+
+    async def generator(self, request: Request) -> AsyncIterator[str]:
+        yield ""
+        await now()
+        self._use(request.path[1:])
+
+
+@pytest.mark.parametrize("how", ["response", "generator"])
+@pytest.mark.parametrize("which", ["user", "level", "both"])
+async def test_a_request_does_not_see_the_context_variables_of_the_one_before_it(
+    serving: Serving, how: str, which: str
+) -> None:
+    """Behind a proxy they may be of two users."""
+    context = Context()
+    peer = await (await serving(getattr(context, how))).connect()
+    for seen in range(3):
+        await peer.send(get(f"/{which}", "text/plain"))
+        await peer.until(LAST_CHUNK if how == "generator" else EMPTY[-4:])
+        await until(lambda least=seen: len(context.steps.done) > least)  # type: ignore[misc]
+    await peer.send(get(f"/{which}") * 3)
+    await context.steps.reach(*[(True, True)] * 6)
+
+
+async def test_a_connection_whose_requests_set_context_variables_is_kept_and_closed_as_any_other(
+    serving: Serving, clock: Clock
+) -> None:
+    served = await serving(Context().response, timeouts=Timeouts(keep_alive=5, head=60, grace=60))
+    for _ in range(2):
+        peer = await served.ask(get("/user"))
+        await peer.expect_head(EMPTY)
+        await clock.advance(4.5)
+        assert (served.server.connections, served.server.busy) == (1, 0)
+        await peer.send(get("/user"))
+        await peer.expect_head(EMPTY)
+        await clock.advance(6)
+        assert await peer.rest() == b""
+        assert peer.ending == "end"
+    peer = await served.ask(get("/user"))
+    await peer.expect_head(EMPTY)
+    closing = served.server.close()
+    await clock.advance(0.5)
+    assert closing.done()
+    assert await peer.rest() == b""
+    assert peer.ending == "end"
+
+
+async def test_requests_that_set_no_context_variables_share_a_task(serving: Serving) -> None:
+    tasks = set()
+    name: contextvars.ContextVar[str] = contextvars.ContextVar("name")
+
+    async def handler(request: Request) -> Response:
+        tasks.add(asyncio.current_task())
+        token = name.set("for a while")
+        await now()
+        name.reset(token)
+        return Response()
+
+    peer = await (await serving(handler)).ask(get() * 3)
+    for _ in range(3):
+        await peer.expect_head(EMPTY)
+    assert len(tasks) == 1
 
 
 async def test_a_next_request_waits_while_a_stream_runs(serving: Serving) -> None:

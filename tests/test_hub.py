@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,9 @@ def test_what_is_no_text_is_no_url(url: Any) -> None:
 
 def test_a_redis_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rawstream.channels.redis", None)
-    with pytest.raises(LocalError, match=r"pip install \"rawstream\[redis\]\""):
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (needed,) = project["optional-dependencies"]["redis"]
+    with pytest.raises(LocalError, match=f"pip install '{re.escape(needed)}'$"):
         Hub("redis://localhost")
 
 

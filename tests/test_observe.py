@@ -641,6 +641,33 @@ async def test_a_stream_that_the_servers_end_cuts(serving: Serving, log: Lines) 
     assert ends() == {"cancelled": 1}
 
 
+async def test_a_stream_that_nobody_had_a_reason_to_cancel_has_failed_and_the_log_says_what_may_have_done_it(
+    serving: Serving, log: Lines, failures: Failures, clock: Clock
+) -> None:
+    """Its reader is behind: the time-out arrives at the outer generator's `yield`, and the inner one hears nothing."""
+
+    async def inner() -> AsyncIterator[str]:
+        async with asyncio.timeout(5):
+            while True:
+                yield "x" * 1_000_000
+
+    async def handler(request: Request) -> AsyncIterator[str]:
+        async for item in inner():
+            yield item
+
+    peer = await (await serving(handler)).connect(receive_buffer=16384)
+    await peer.send(get(accept="text/plain"))
+    await peer.until(b"\r\n\r\n")
+    await clock.advance(6)
+    assert tail(log.lines[0]) == '"GET / HTTP/1.1" 200 BYTES SECONDS error'
+    assert ends() == {"error": 1}
+    failure = failures.take()
+    assert "PEP 789" in str(failure)
+    assert isinstance(failure.__cause__, asyncio.CancelledError)
+    await peer.rest()
+    assert peer.ending == "reset"
+
+
 async def test_a_stream_too_many(serving: Serving, log: Lines) -> None:
     served = await serving(endless, limits=Limits(streams=1))
     first = await served.ask(get(accept="text/plain"))

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -584,6 +584,31 @@ async def test_a_run_is_removed_after_its_time_and_its_id_is_free_again(orderly:
         with pytest.raises(NotFound):
             await told(run)
         assert await told(await hub.run(counting(2), "job")) == [(None, 2), END]
+
+
+async def found(hub: Hub) -> Run:
+    return await hub.find("job")
+
+
+async def attached(hub: Hub) -> Run:
+    return await hub.run(counting(2), "job", ttl=1)
+
+
+@pytest.mark.parametrize("get", [found, attached])
+async def test_whoever_stops_a_run_it_can_be_read_as_long_as_was_said_when_it_began(
+    orderly: None, get: Callable[[Hub], Awaitable[Run]]
+) -> None:
+    wall = WallClock()
+    async with hub_of(MemoryStore(now=wall)) as hub:
+        await hub.run(endless(), "job", ttl=60)
+        run = await get(hub)
+        assert not run.begun
+        await run.stop()
+        wall.now += 59
+        await hub.find("job")
+        wall.now += 2
+        with pytest.raises(NotFound):
+            await hub.find("job")
 
 
 # -- nobody reads it ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import re
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -469,6 +469,36 @@ async def test_cancelling_the_closing_cuts_and_keeps_nobody_waiting(serving: Ser
     await served.server.wait_closed()
     await endless.steps.reach("waits", "finally")
     assert await peer.rest() == b""
+    peer.close()
+
+
+async def cancel(closing: asyncio.Future[None]) -> None:
+    closing.cancel()
+
+
+async def wait_no_time(closing: asyncio.Future[None]) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(closing, 0)
+
+
+async def time_out(closing: asyncio.Future[None]) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await closing
+
+
+@pytest.mark.parametrize("give_up", [cancel, wait_no_time, time_out])
+async def test_cancelling_the_closing_before_it_has_begun_cuts_too(
+    serving: Serving, give_up: Callable[[asyncio.Future[None]], Awaitable[None]]
+) -> None:
+    endless = Endless()
+    served = await serving(endless)
+    peer = await open_stream(served.server)
+    await give_up(served.server.close())
+    await served.server.wait_closed()
+    assert endless.steps.done == ["waits", "finally"]
+    assert served.server.left_behind == 0
+    await ended(served.server)
     peer.close()
 
 

@@ -121,7 +121,8 @@ class Hub:
         """Let `iterator` (an async generator, say) fill a channel of its own, whoever reads it, and return the run.
 
         id: its name; None makes one. An id that is known, at work or ended, is attached to: `iterator` is then closed
-            without having begun, and the run says so: not `begun`. ttl: seconds for which it can be read after its end.
+            without having begun, and the run says so: not `begun`.
+        ttl: seconds for which it can be read after its end; 600 if another process ends it since this one is dead.
         linger: stop it when nobody has read it for so many seconds; None lets it work without readers. Both are above
             0, and at most 1e9.
 
@@ -240,7 +241,7 @@ def _store(url: object) -> Store:
         try:
             from .redis import RedisStore
         except ImportError as exc:
-            raise LocalError('redis:// needs redis-py: pip install "rawstream[redis]"') from exc
+            raise LocalError("redis:// needs redis-py: pip install 'redis>=8'") from exc
         return RedisStore(urlunsplit(parts._replace(query=rest)), retention)
     if not rest and parts.scheme == "memory" and not parts.netloc + parts.path:
         return MemoryStore(retention)

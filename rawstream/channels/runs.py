@@ -65,11 +65,13 @@ class Run:
     async def stop(self) -> None:
         """End it: its readers are told (`stream-end`), and its generator is closed, in whatever process it is.
 
-        Here it waits until the generator is closed, for 10 s at most. Stopping it again does nothing.
+        Here it waits until the generator is closed, for 10 s at most. Stopping it again does nothing. The `ttl` that it
+        was begun with is known in its own process only; elsewhere it is 600 s, or what `hub.run` was given there.
         Raises StoreUnavailable.
         """
         store = await self._hub.store()
-        await store.end(self.channel.log, END, STOPPED, ttl=self._ttl)
+        owner = self._hub.owners.get(self.id)
+        await store.end(self.channel.log, END, STOPPED, ttl=owner.ttl if owner is not None else self._ttl)
         await self.wait_closed()
 
     async def wait_closed(self) -> None:
@@ -94,13 +96,14 @@ class Owner:
         self._log = channel.log
         self._iterator = iterator
         self._token = token
-        self._ttl = ttl
         self._linger = linger
         self._alone: asyncio.TimerHandle | None = None  # when nobody has read it for too long
         self._appended = 0
         self._waiting: deque[bytes] = deque()  # to be appended
         self._tail: Tail | None = None
         self._over = False  # it has its end, or is being given it
+        self.ttl = ttl
+        """Seconds for which the run can be read after its end, whoever ends it here."""
         self.task = asyncio.create_task(self._run(), name=f"rawstream: run {channel.name}")
 
     async def closed(self) -> None:
@@ -167,7 +170,7 @@ class Owner:
         self._over = True
         while True:
             try:
-                await self._store.end(self._log, event, told(**data), token=self._token, ttl=self._ttl)
+                await self._store.end(self._log, event, told(**data), token=self._token, ttl=self.ttl)
                 return
             except StoreUnavailable as error:
                 if not patient:  # its readers learn it when the lease runs out
@@ -278,7 +281,7 @@ class Owner:
             state = await self._store.state(self._log)
             elsewhere = self._store.shared and state is not None and state.read is not None and state.read < LEASE
             if not elsewhere and not self._channel.subscribers:
-                ended = await self._store.end(self._log, END, STOPPED, token=self._token, ttl=self._ttl)
+                ended = await self._store.end(self._log, END, STOPPED, token=self._token, ttl=self.ttl)
         if not ended and not self._over:
             self.read_by(self._channel.subscribers)
 
