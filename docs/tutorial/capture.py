@@ -191,23 +191,30 @@ def filled(page: str, now: list[str]) -> str:
     return BLOCK.sub(block, page)
 
 
+def changed(program: Path, now: list[str]) -> list[tuple[Path, str, str]]:
+    """Its pages that are stale, each with its text and what that should be."""
+    texts = [(page, page.read_text(encoding="utf-8")) for page in pages(program)]
+    for page, old in texts:
+        if len(BLOCK.findall(old)) != len(now):
+            raise SystemExit(f"{page.name} has not as many blocks as the page in English")
+    return [(page, old, new) for page, old in texts if (new := filled(old, now)) != old]
+
+
 def main(check: bool) -> int:
     """Fill all pages, or only look whether they are; returns the exit code."""
     stale = []
     with ThreadPoolExecutor(4) as pool:  # most of their time they wait
         found = list(pool.map(blocks, programs()))
     for program, now in zip(programs(), found, strict=True):
-        for page in pages(program):
-            old = page.read_text(encoding="utf-8")
-            if len(BLOCK.findall(old)) != len(now):
-                raise SystemExit(f"{page.name} has not as many blocks as the page in English")
-            new = filled(old, now)
-            if new != old:
-                stale.append(page.name)
-                if check:
-                    print(*difflib.unified_diff(old.splitlines(), new.splitlines(), page.name, "now", n=2), sep="\n")
-                else:
-                    page.write_text(new, encoding="utf-8")
+        if not changed(program, now):
+            continue
+        # Once more, alone: a busy machine may send in two pieces what is ready together.
+        for page, old, new in changed(program, blocks(program)):
+            stale.append(page.name)
+            if check:
+                print(*difflib.unified_diff(old.splitlines(), new.splitlines(), page.name, "now", n=2), sep="\n")
+            else:
+                page.write_text(new, encoding="utf-8")
     if stale:
         print("stale:" if check else "written:", *stale)
     return int(check and bool(stale))
