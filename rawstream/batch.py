@@ -7,7 +7,7 @@ import os
 from typing import Protocol, TypeAlias
 from weakref import WeakKeyDictionary
 
-MOST = 64  # writes that wait: who writes as long as he may shall hear that he may not
+MOST = 256  # writes that wait: who writes as long as he may shall hear that he may not
 SMALL = 1024  # bytes: what is larger costs more than a reader's waking, and is not worth holding
 
 
