@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Protocol, TypeAlias
-from weakref import WeakKeyDictionary
 
 MOST = 256  # writes that wait: who writes as long as he may shall hear that he may not
 SMALL = 1024  # bytes: what is larger costs more than a reader's waking, and is not worth holding
@@ -30,13 +28,6 @@ class Batch(list[Write]):
     The price is that the turn's first write waits for its last.
     """
 
-    @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> Batch:
-        """That of this loop, which all connections in it share."""
-        if loop not in _all:
-            _all[loop] = cls()
-        return _all[loop]
-
     def leave(self) -> None:
         """Send it all: the turn is over, or somebody has a reason not to wait for that."""
         writes = self[:]
@@ -50,6 +41,3 @@ class Batch(list[Write]):
             if sent < len(data):
                 behind.add(sender)
                 sender.keep(memoryview(data)[sent:])
-
-
-_all: WeakKeyDictionary[asyncio.AbstractEventLoop, Batch] = WeakKeyDictionary()

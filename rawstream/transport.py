@@ -83,7 +83,7 @@ class Transport(asyncio.Protocol):
         self._transport.set_write_buffer_limits(self._limits.high_water)
         if (name := f"{type(transport).__module__}.{type(transport).__name__}") in _PLAIN and os.name == "posix":
             self._fd = self._direct = transport.get_extra_info("socket").fileno()
-            self._batch = Batch.of(self._loop) if name.startswith("uvloop.") else None
+            self._batch = self._turns.batch if name.startswith("uvloop.") else None
         peer = transport.get_extra_info("peername")  # now: uvloop asks the socket, which may be closed later
         self.client = (peer if len(peer) == 2 else peer[:2]) if isinstance(peer, tuple) else None
         self._connected(self)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from rawstream.batch import Batch
+from rawstream.turns import Turns
 
 pytestmark = [pytest.mark.usefixtures("orderly"), pytest.mark.either_loop]
 
@@ -45,9 +46,9 @@ def add(batch: Batch, sender: Sender, data: bytes) -> None:
 
 async def test_a_loop_has_one_which_is_its_own() -> None:
     loop = asyncio.get_running_loop()
-    assert Batch.of(loop) is Batch.of(loop)
+    assert Turns.of(loop).batch is Turns.of(loop).batch
     other = asyncio.new_event_loop()
-    assert Batch.of(other) is not Batch.of(loop)
+    assert Turns.of(other).batch is not Turns.of(loop).batch
     other.close()
 
 

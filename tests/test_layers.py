@@ -34,8 +34,8 @@ LAYERS: dict[str, set[str]] = {
     "watch": {"errors"},
     "sockets": {"errors"},
     "inbox": set(),
-    "turns": set(),
     "batch": set(),
+    "turns": {"batch"},
     "backlog": {"deadlines"},
     "transport": {"backlog", "batch", "config", "deadlines", "errors", "inbox", "sockets", "turns", "watch"},
     "exchange": {
