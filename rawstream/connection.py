@@ -22,11 +22,12 @@ import time
 from . import answers, observe
 from .cycle import Cut, Cycle, new_id
 from .errors import Disconnected, ReadTimeout, RemoteError
+from .framing import CLOSED, NEED_DATA
 from .messages import RequestHead
 from .observe import Record
 from .service import NoRoom, Service
 from .transport import Transport
-from .wire import CLOSED, NEED_DATA, ServerWire
+from .wire import ServerWire
 
 _TIME_TO_READ = 1.0  # seconds, at most; with 50 ms Chromium's pages had read the reason in 10 of 10 tries
 

@@ -15,13 +15,14 @@ from .encoding import Gzip
 from .errors import BodyTooLarge, LocalError, ProtocolError, RemoteError
 from .fields import Headers
 from .formats import Encoder, Format
+from .framing import Data, End, Frame, until_close
 from .inbox import LINES
 from .messages import Every, Stream
 from .observe import Record
 from .pump import GATHER, Pump
 from .sink import Way
 from .transport import Transport
-from .wire import Data, End, Frame, PreparedHead, ServerWire, until_close
+from .wire import PreparedHead, ServerWire
 
 _FRAMING = 256 * 1024  # bytes by which a body's framing may exceed the body: those of 65,536 chunks of a byte each
 _NONE = Headers()
@@ -52,7 +53,9 @@ class RequestBody:
         self._trouble: RemoteError | None = None  # what came after the piece, if it is no body
         self._reader: asyncio.Task[Any] | None = None
         # Most requests have no body, or have brought it with them: then what comes from now on is a next request's.
-        self._take()
+        transport.body_ended = wire.request_ended
+        if not wire.request_ended:
+            self._take()
 
     @property
     def trailers(self) -> Headers:
@@ -159,8 +162,7 @@ class StreamSink:
         self._gzip = gzip
         self._frame: Frame = until_close
         self._send: Frame = until_close  # compressed, perhaps, and framed
-        # Seconds for which the head may wait for the first item.
-        self._patience = _head_patience(form, stream)
+        self._patience = _head_patience(form, stream)  # seconds for which the head may wait for the first item
         self._heartbeat = stream.heartbeat if encoder.heartbeat else None
         self._timer: asyncio.TimerHandle | None = None  # when the head leaves at the latest
         self._prelude = b""  # what the reader has to be told first

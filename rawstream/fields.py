@@ -52,6 +52,10 @@ class _MultiMap(Mapping[str, str]):
             return self.pairs[keys.index(key)][1]
         return self._one(self.get_all(name)) if count else default
 
+    def lacks(self, names: frozenset[str]) -> bool:
+        """None of these is there; `names` as they are compared, so those of fields in lower case."""
+        return names.isdisjoint(self._keys)
+
     def __getitem__(self, name: str) -> str:
         if name in self:
             return str(self.get(name))

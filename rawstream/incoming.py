@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from .errors import BadResponse, FetchError, HeadTooLarge, IncompleteResponse, RemoteError
 from .fields import Headers
+from .framing import Data, End
 from .messages import ResponseHead
-from .wire import ClientWire, Data, End
+from .wire import ClientWire
 
 _HEAD_END = re.compile(rb"\n\r?\n")  # as h11 sees it
 # RFC 9112 section 7.1. As h11 does, we bear white space behind the size: some servers pad it.

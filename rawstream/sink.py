@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
+from .framing import Frame
+
 
 class Out(Protocol):
     """The socket's own side of a sink."""
@@ -13,7 +15,7 @@ class Out(Protocol):
         """Send what is framed; never waits or fails. Returns whether more may be written."""
 
 
-Way: TypeAlias = tuple[Callable[[bytes], bytes], Out]
+Way: TypeAlias = tuple[Frame, Out]
 
 
 class Sink(Protocol):

@@ -1,72 +1,37 @@
 """HTTP/1.1 on h11: bytes in, events out, and back. All protocol state lives here, in h11. No I/O, no asyncio.
 
 This is the only module that imports h11. h11 parses and writes every head, chooses the framing, writes every end and
-knows what may come next; beside it we keep `_refused` and `_bodiless` alone, which it does not tell. Two things are
-ours: what h11 leaves to its user, most of it in `strict`; and `frame`: once the head of a stream is out, the bytes of a
-piece of its body depend on that piece alone. `start` hands out a pure function for that, at a tenth of `h11.Data`.
+knows what may come next; beside it we keep `_refused` and `_bodiless`, which it does not tell. Three things are ours:
+what h11 leaves to its user, most of it in `strict`; `frame`: once the head of a stream is out, the bytes of a piece of
+its body depend on that piece alone, and `start` hands out a pure function for that, at a tenth of `h11.Data`; and a
+plain request, which has no body and keeps the connection: a whole answer with the same fields as one before gets the
+head that h11 wrote for that one, and h11 is not asked again (`_plain`, `_goes_on`).
 """
 
 from __future__ import annotations
 
-import enum
 import functools
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 import h11
 
 from .errors import AnswerError, HeadTooLarge, LocalError, ProtocolError, RemoteError, TargetTooLong, phrase
 from .fields import Headers
+from .framing import CLOSED, NEED_DATA, BodyEvent, Closed, Data, End, Frame, chunked, until_close
 from .messages import RequestHead, ResponseHead
 from .strict import Intake, bad_codings, check_head, in_plain_words, resolve
 
-Frame: TypeAlias = Callable[[bytes], bytes]
 PreparedHead: TypeAlias = h11.Response
 ByteFields: TypeAlias = list[tuple[bytes, bytes]]
 
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """A piece of a body; whether it begins and ends a chunk of the chunked coding as the sender cut it."""
-
-    data: bytes
-    chunk_start: bool = False
-    chunk_end: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The end of a message, and the trailer fields that came after a chunked body."""
-
-    trailers: Headers = field(default_factory=Headers)
-
-
-class _Signal(enum.Enum):
-    NEED_DATA = "feed more bytes first"
-    CLOSED = "the peer ended the connection between two messages"
-
-
-_END: Final = End()
-NEED_DATA: Final = _Signal.NEED_DATA
-CLOSED: Final = _Signal.CLOSED
-BodyEvent: TypeAlias = Data | End | Literal[_Signal.NEED_DATA]
-
-
-def chunked(payload: bytes) -> bytes:
-    """`payload` as one chunk (RFC 9112 section 7.1). An empty one makes no chunk: that would end the body."""
-    return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
-
-
-def until_close(payload: bytes) -> bytes:
-    """`payload` as it is: to an HTTP/1.0 client the end of the connection is the end of the body."""
-    return payload
-
-
-_END_OF_MESSAGE: Final = h11.EndOfMessage()  # the one without trailers
+_END: Final = End()  # without trailers, as is this:
+_END_OF_MESSAGE: Final = h11.EndOfMessage()
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LONGEST_METHOD = 32  # bytes; of those that are registered with IANA none has more than 17
+_SPECIAL = frozenset({"content-length", "transfer-encoding", "expect", "upgrade"})
 _ACCEPT = re.compile(rb"\r\naccept:([^\r\n]{0,1000})", re.IGNORECASE)
 
 
@@ -79,7 +44,10 @@ class ServerWire:
     and then, where `reusable`, calls `next_cycle`. RemoteError tells that the peer is at fault: answer it and close.
     """
 
-    __slots__ = ("__weakref__", "_bodiless", "_h11", "_intake", "_max_head", "_max_headers", "_max_target", "_refused")
+    __slots__ = (
+        "__weakref__", "_bodiless", "_goes_on", "_h11", "_intake", "_max_head", "_max_headers", "_max_target", "_plain",
+        "_refused",
+    )  # fmt: skip
 
     def __init__(self, max_head: int = 16 * 1024, max_headers: int = 100, max_target: int = 8 * 1024) -> None:
         self._max_head = max_head
@@ -92,6 +60,8 @@ class ServerWire:
         self._intake = Intake(self._max_head, self._max_headers)
         self._refused = False  # RemoteError was raised: of those that are not its own h11 does not know
         self._bodiless = False  # the request is a HEAD: h11 knows, but tells only by refusing the body's data
+        self._plain = False  # the request is plain, and h11 was asked for nothing but its head
+        self._goes_on: bool | None = None  # it was answered without h11: whether another may follow
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -100,12 +70,13 @@ class ServerWire:
         if (admitted := self._intake.admit(data)) is not None:
             self._h11.receive_data(admitted)
 
-    def receive(self) -> RequestHead | BodyEvent | Literal[_Signal.CLOSED]:
+    def receive(self) -> RequestHead | BodyEvent | Closed:
         """The next event, or NEED_DATA. Raises RemoteError; the connection is then good for one answer only."""
         if not self._intake.begun:
             return NEED_DATA
         if self._refused:
             raise ProtocolError("nothing is read after an error")
+        self._plain = False
         try:
             event = _next_event(self._h11)
             if type(event) is h11.Request:
@@ -134,6 +105,8 @@ class ServerWire:
         self._bodiless = event.method == b"HEAD"
         method, target = event.method.decode("ascii"), event.target.decode("ascii")
         path, query, headers = resolve(method, target, headers)
+        connection = headers.get("connection", "keep-alive")
+        self._plain = version == "1.1" and headers.lacks(_SPECIAL) and connection.lower() == "keep-alive"
         for behind in self._intake.take("transfer-encoding" in headers):
             self._h11.receive_data(behind)
         return RequestHead(method, target, path, query, headers, version)
@@ -162,23 +135,23 @@ class ServerWire:
         """`100 Continue` if the client waits for it before it sends its body, else b""."""
         if not self._h11.they_are_waiting_for_100_continue:
             return b""
-        return self._h11.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+        return self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
 
     def prepare(self, status: int, headers: Iterable[tuple[str, str]]) -> PreparedHead:
         """The checked head of a stream, to be given to `start`. Raises AnswerError for fields that cannot be sent."""
-        head = _response(status, tuple(headers))
+        head = _answer(status, tuple(headers)).response
         if any(name == b"content-length" for name, _ in head.headers):
             raise AnswerError("a stream chooses its own framing: it takes no Content-Length")
         return head
 
     def start(self, head: PreparedHead) -> tuple[bytes, Frame]:
         """The bytes of a stream's head, and the function that makes the bytes of a payload."""
-        data = self._h11.send(head)
+        data = self._send(head)
         return data, chunked if self._h11.their_http_version != b"1.0" else until_close
 
     def end(self) -> bytes:
         """The bytes that end the body of what `start` began."""
-        return self._h11.send(_END_OF_MESSAGE)
+        return self._send(_END_OF_MESSAGE)
 
     def respond(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
         """A whole response; to a HEAD its head alone. Raises AnswerError for fields that cannot be sent."""
@@ -187,9 +160,24 @@ class ServerWire:
     def respond_apart(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> tuple[bytes, bytes]:
         """The same as its head and its body, which is not copied: many may be sent a large one at the same time."""
         length = () if status in (204, 304) else (("Content-Length", str(len(body))),)
-        head = self._h11.send(_response(status, (*headers, *length)))
-        data = self._h11.send(h11.Data(data=body)) if body and not self._bodiless else b""
-        return head, data + self._h11.send(_END_OF_MESSAGE)
+        answer = _answer(status, (*headers, *length))
+        same = self._plain and self.answerable and (length != () or not body)
+        if same and answer.sent is not None:
+            head, self._goes_on = answer.sent
+            return head, b"" if self._bodiless else body
+        head = self._send(answer.response)
+        data = self._send(h11.Data(data=body)) if body and not self._bodiless else b""
+        data += self._send(_END_OF_MESSAGE)
+        if same:
+            answer.sent = head, self.reusable
+        return head, data
+
+    def _send(self, event: h11.Response | h11.InformationalResponse | h11.Data | h11.EndOfMessage) -> bytes:
+        assert self._goes_on is None, "it is answered: only the caller's mistake could send more"
+        if self._plain:
+            self._plain = False
+            self._h11.next_event()  # the end of the request
+        return self._h11.send(event)
 
     # -- where the two sides stand -----------------------------------------------------------------------------------
 
@@ -212,16 +200,18 @@ class ServerWire:
     @property
     def request_ended(self) -> bool:
         """The whole request has been received: what comes now belongs to a next one."""
-        return not self._refused and self._h11.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
+        return self._plain or not (self._refused or self._h11.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR))
 
     @property
     def answerable(self) -> bool:
         """No head of an answer has left yet, so that one still can."""
-        return self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+        return self._goes_on is None and self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
     @property
     def reusable(self) -> bool:
         """Request and response are complete, and neither side asked for the connection to close."""
+        if self._goes_on is not None:
+            return self._goes_on
         return not self._refused and self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
     def next_cycle(self) -> None:
@@ -263,7 +253,7 @@ class ClientWire:
         """Take what the server sent; b"" says that it will send no more."""
         self._h11.receive_data(data)
 
-    def receive(self) -> ResponseHead | BodyEvent | Literal[_Signal.CLOSED]:
+    def receive(self) -> ResponseHead | BodyEvent | Closed:
         """The next event, or NEED_DATA; informational responses are skipped. Raises RemoteError."""
         event = _next_event(self._h11)
         while type(event) is h11.InformationalResponse:
@@ -286,7 +276,7 @@ def _next_event(connection: h11.Connection) -> object:
         raise ProtocolError(in_plain_words(said, connection.our_role is h11.CLIENT), exc.error_status_hint) from exc
 
 
-def _body_event(event: object) -> BodyEvent | Literal[_Signal.CLOSED]:
+def _body_event(event: object) -> BodyEvent | Closed:
     # By type(), since h11's events are of an abstract class, for which isinstance() takes ten times as long.
     kind = type(event)
     if kind is h11.Data:
@@ -298,21 +288,30 @@ def _body_event(event: object) -> BodyEvent | Literal[_Signal.CLOSED]:
     return CLOSED if kind is h11.ConnectionClosed else NEED_DATA
 
 
-def _response(status: int, headers: tuple[tuple[str, str], ...]) -> h11.Response:
+@dataclass(slots=True, eq=False)
+class _Answer:
+    """The head of an answer, checked; and once it was sent to a plain request as a whole answer's, its bytes, and
+    whether the connection goes on: to the next plain one h11 would send the same."""
+
+    response: h11.Response
+    sent: tuple[bytes, bool] | None = None
+
+
+def _answer(status: int, headers: tuple[tuple[str, str], ...]) -> _Answer:
     try:
-        return _checked_response(status, headers)
+        return _checked_answer(status, headers)
     except (h11.LocalProtocolError, ValueError, TypeError, AttributeError) as exc:
         raise AnswerError(f"a response's headers are pairs of str that HTTP allows: {exc}") from exc
 
 
-@functools.lru_cache(maxsize=128)  # most answers of a second have the same fields, and h11 checks each with care: 15 µs
-def _checked_response(status: int, headers: tuple[tuple[str, str], ...]) -> h11.Response:
+@functools.lru_cache(maxsize=128)  # most answers of a second have the same fields: 15 µs to check, and 10 µs to send
+def _checked_answer(status: int, headers: tuple[tuple[str, str], ...]) -> _Answer:
     response = h11.Response(status_code=status, headers=_encoded(headers), reason=phrase(status).encode("ascii"))
     framing = {name for name, _ in response.headers} & {b"transfer-encoding", b"content-length"}
     if framing and (status == 204 or b"transfer-encoding" in framing):
         # RFC 9110 section 8.6 and RFC 9112 section 6.1; h11 would send it, and who reads it would wait for a body.
         raise ValueError("how the body is framed is not the handler's to say")
-    return response
+    return _Answer(response)
 
 
 def _encoded(headers: Iterable[tuple[str, str]]) -> ByteFields:

@@ -16,8 +16,9 @@ import h11
 
 from rawstream import exchange, wire
 from rawstream.fields import Headers
+from rawstream.framing import Frame
 from rawstream.messages import RequestHead
-from rawstream.wire import Frame, PreparedHead, ServerWire
+from rawstream.wire import PreparedHead, ServerWire
 
 
 def answering(head: RequestHead) -> h11.Connection:

@@ -35,8 +35,9 @@ from rawstream.channels.cursor import After
 from rawstream.channels.feed import Feed
 from rawstream.channels.log import Entry, Id, Retention
 from rawstream.channels.slices import SLICE, Slices
-from rawstream.channels.tail import BYTES, ENTRIES, PIECE, Framing
+from rawstream.channels.tail import BYTES, ENTRIES, PIECE
 from rawstream.errors import StoreUnavailable
+from rawstream.framing import Frame
 from rawstream.sink import Way
 
 pytestmark = pytest.mark.usefixtures("orderly")
@@ -666,7 +667,7 @@ class Pipe:
         self._held = 0
         self._call: Callable[[], None] | None = None
         self._drained = asyncio.Event()
-        self.framing: Framing = bytes
+        self.framing: Frame = bytes
         self.lines: list[Told] = []
         self.beats = 0
 

@@ -24,7 +24,8 @@ from test_attacks import answers
 
 from rawstream import Request, Response, Server, Timeouts, serve
 from rawstream.errors import RemoteError
-from rawstream.wire import CLOSED, NEED_DATA, ClientWire, Data, End, ServerWire
+from rawstream.framing import CLOSED, NEED_DATA, Data, End
+from rawstream.wire import ClientWire, ServerWire
 
 # -- mutations ---------------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ import pytest
 
 from rawstream.channels.log import START, Entry, Id
 from rawstream.channels.tail import BYTES, ENTRIES, PIECE, Tail, as_event, as_line
+from rawstream.framing import chunked, until_close
 from rawstream.sse import Decoder, Event
-from rawstream.wire import chunked, until_close
 
 
 def entry(n: int, data: str = "", event: str | None = None) -> Entry:

@@ -18,8 +18,9 @@ from shadow import shadowed
 
 from rawstream.errors import AnswerError, HeadTooLarge, LocalError, ProtocolError, RemoteError, TargetTooLong
 from rawstream.fields import Headers
+from rawstream.framing import CLOSED, NEED_DATA, Data, End, Frame, chunked, until_close
 from rawstream.messages import RequestHead, ResponseHead
-from rawstream.wire import CLOSED, NEED_DATA, ClientWire, Data, End, Frame, ServerWire, chunked, until_close
+from rawstream.wire import ClientWire, ServerWire
 
 Cut = Callable[[bytes], list[bytes]]
 
@@ -400,6 +401,95 @@ def test_a_minor_version_that_is_to_come_counts_as_1_1(cut: Cut) -> None:
     data, frame = server.start(server.prepare(200, []))
     assert data == b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert frame(b"hello") == b"5\r\nhello\r\n"
+
+
+# -- answers that were given before ------------------------------------------------------------------------------------
+
+TO_GET = b" / HTTP/1.1\r\nHost: a\r\n"
+BY_METHOD = [method + TO_GET + b"\r\n" for method in (b"GET", b"HEAD", b"POST", b"DELETE", b"OPTIONS")]
+BY_FIELD = [
+    b"GET" + TO_GET + field + b"\r\n\r\n"
+    for field in (
+        b"Connection: keep-alive", b"connection: Keep-Alive", b"Connection: close", b"Connection: keep-alive, close",
+        b"Connection: x", b"Connection: upgrade\r\nUpgrade: websocket", b"Upgrade: h2c", b"Content-Length: 0",
+        b"Expect: 100-continue", b"Expect: 100-continue\r\nContent-Length: 0",
+        b"Transfer-Encoding: chunked\r\n\r\n0",
+    )
+]  # fmt: skip
+BY_VERSION = [GET_1_0, b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", GET.replace(b"1.1", b"1.2")]
+ANSWERS: list[tuple[int, list[tuple[str, str]], bytes]] = [
+    (200, [X], b"hello"),
+    (200, [X], b""),
+    (200, [("Connection", "close")], b"hello"),
+    (200, [("Content-Length", "5")], b"hello"),
+    (204, [X], b""),
+    (304, [("ETag", '"a"')], b""),
+    (500, [("connection", "x, Close")], b"no"),
+]
+
+
+def as_h11_has_it(request: bytes, status: int, fields: list[tuple[str, str]], body: bytes) -> tuple[bytes, bool]:
+    """What h11 by itself answers, and whether it would take another request."""
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(request)
+    asked = connection.next_event()
+    assert isinstance(asked, h11.Request)
+    assert type(connection.next_event()) is h11.EndOfMessage
+    if status not in (204, 304):
+        fields = [*fields, ("Content-Length", str(len(body)))]
+    reason = {200: b"OK", 204: b"No Content", 304: b"Not Modified", 500: b"Internal Server Error"}[status]
+    sent = connection.send(h11.Response(status_code=status, headers=fields, reason=reason))
+    if body and asked.method != b"HEAD":
+        sent += connection.send(h11.Data(data=body))
+    sent += connection.send(h11.EndOfMessage())
+    return sent, connection.our_state is connection.their_state is h11.DONE
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: f"{answer[0]} {answer[1][0][0]} {len(answer[2])}")
+@pytest.mark.parametrize("request_", [*BY_METHOD, *BY_FIELD, *BY_VERSION])
+def test_who_is_answered_as_others_were_is_answered_as_by_h11(
+    request_: bytes, answer: tuple[int, list[tuple[str, str]], bytes]
+) -> None:
+    for before in (GET, HEAD, request_):
+        received(before).respond(*answer)
+    server = received(request_ + b"GET")
+    while not server.request_ended:
+        assert isinstance(server.receive(), End)
+    assert (server.respond(*answer), server.reusable) == as_h11_has_it(request_, *answer)
+    assert not server.answerable
+    assert server.request_ended
+
+
+def test_a_head_that_was_sent_before_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    received(GET).respond(200, [("X", "again")], b"hello")
+    monkeypatch.setattr(h11.Connection, "send", lambda *_: pytest.fail("written again"))
+    expected = b"HTTP/1.1 200 OK\r\nX: again\r\nContent-Length: 5\r\n\r\n"
+    assert received(GET).respond(200, [("X", "again")], b"world") == expected + b"world"
+    assert received(HEAD).respond(200, [("X", "again")], b"world") == expected
+
+
+def test_requests_that_came_together_are_answered_one_by_one() -> None:
+    server = received(GET + HEAD + GET + CHUNKED + b"2\r\nhi\r\n0\r\n\r\n" + GET)
+    answers = [server.respond(200, [X], b"a")]
+    for body in (b"b", b"c", b"d", b"e"):
+        assert server.reusable
+        server.next_cycle()
+        assert not server.reusable
+        assert server.answerable
+        assert isinstance(server.receive(), RequestHead)
+        while not server.request_ended:
+            assert isinstance(server.receive(), Data | End)
+        answers.append(server.respond(200, [X], body))
+    fields = b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 1\r\n\r\n"
+    assert answers == [fields + b"a", fields, fields + b"c", fields + b"d", fields + b"e"]
+
+
+def test_an_answer_that_was_given_is_not_given_twice() -> None:
+    for _ in range(2):
+        server = received(GET)
+        server.respond(200, [X], b"once")
+        with pytest.raises((h11.LocalProtocolError, AssertionError)):
+            server.respond(200, [X], b"once")
 
 
 # -- bodies of requests ------------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ from benchmarks.peers.common import (
 )
 from rawstream import Every, Hub, Request, Response, Router, Stream, serve
 from rawstream.channels.subscription import Subscription
-from rawstream.wire import Frame, ServerWire
+from rawstream.framing import Frame
+from rawstream.wire import ServerWire
 
 router = Router()
 lateness = Lateness()

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from rawstream import sse
+from rawstream.framing import Frame
 
 from .log import Entry, Id
 
@@ -22,9 +23,6 @@ BYTES = 1024 * 1024
 
 PIECE = 64 * 1024  # bytes of data that are written at once: what a socket's buffer takes
 _MEMORY = 64  # pieces remembered: readers that keep up have one place in common, and few others lag in step
-
-Framing = Callable[[bytes], bytes]
-"""Bytes of a body as they are sent: a chunk, or as they are."""
 
 
 def as_event(entry: Entry) -> bytes:
@@ -60,7 +58,7 @@ class View(dict[int, Piece | None]):
 
     __slots__ = ("_form", "_framing", "_made", "_tail")
 
-    def __init__(self, tail: Tail, form: Callable[[Entry], bytes], framing: Framing) -> None:
+    def __init__(self, tail: Tail, form: Callable[[Entry], bytes], framing: Frame) -> None:
         self._tail = tail
         self._form = form
         self._framing = framing
@@ -116,7 +114,7 @@ class Tail:
     def __init__(self, last: Id, latest: bool = False) -> None:
         self.latest = latest
         self._entries: deque[Entry] = deque()
-        self._views: dict[tuple[Callable[[Entry], bytes], Framing], View] = {}
+        self._views: dict[tuple[Callable[[Entry], bytes], Frame], View] = {}
         self._size = 0
         self.last = last
         """The id of the newest."""
@@ -175,7 +173,7 @@ class Tail:
         entries = [*islice(self._entries, start, None)]
         return entries[: _count(entries)]
 
-    def view(self, form: Callable[[Entry], bytes], framing: Framing) -> View:
+    def view(self, form: Callable[[Entry], bytes], framing: Frame) -> View:
         """What readers of this form and framing share."""
         key = form, framing
         if key not in self._views:
