@@ -2,10 +2,9 @@
 
 This is the only module that imports h11. h11 parses and writes every head, chooses the framing, writes every end and
 knows what may come next; beside it we keep `_refused` and `_bodiless`, which it does not tell. Three things are ours:
-what h11 leaves to its user, most of it in `strict`; `frame`: once the head of a stream is out, the bytes of a piece of
-its body depend on that piece alone, and `start` hands out a pure function for that, at a tenth of `h11.Data`; and a
-plain request, which has no body and keeps the connection: a whole answer with the same fields as one before gets the
-head that h11 wrote for that one, and h11 is not asked again (`_plain`, `_goes_on`).
+what h11 leaves to its user, most of it in `strict`; `start`, which hands out a pure function for the pieces of a
+stream's body, at a tenth of `h11.Data`; and that a plain request, without a body and by who keeps the connection, is
+answered with the head that h11 wrote for an answer with the same fields before (`_plain`, `_goes_on`).
 """
 
 from __future__ import annotations
@@ -173,7 +172,9 @@ class ServerWire:
         return head, data
 
     def _send(self, event: h11.Response | h11.InformationalResponse | h11.Data | h11.EndOfMessage) -> bytes:
-        assert self._goes_on is None, "it is answered: only the caller's mistake could send more"
+        if self._goes_on is not None:
+            self._goes_on = False
+            raise LocalError("the request is answered: no more can be sent")
         if self._plain:
             self._plain = False
             self._h11.next_event()  # the end of the request

@@ -488,8 +488,11 @@ def test_an_answer_that_was_given_is_not_given_twice() -> None:
     for _ in range(2):
         server = received(GET)
         server.respond(200, [X], b"once")
-        with pytest.raises((h11.LocalProtocolError, AssertionError)):
-            server.respond(200, [X], b"once")
+        assert server.reusable
+        with pytest.raises((h11.LocalProtocolError, LocalError)):
+            server.respond(200, [X], b"twice")
+        assert not server.reusable
+        assert not server.answerable
 
 
 # -- bodies of requests ------------------------------------------------------------------------------------------------
