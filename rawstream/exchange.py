@@ -54,7 +54,7 @@ class RequestBody:
         self._reader: asyncio.Task[Any] | None = None
         # Most requests have no body, or have brought it with them: then what comes from now on is a next request's.
         transport.body_ended = wire.request_ended
-        if not wire.request_ended:
+        if not transport.body_ended:
             self._take()
 
     @property

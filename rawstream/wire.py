@@ -30,7 +30,7 @@ _END: Final = End()  # without trailers, as is this:
 _END_OF_MESSAGE: Final = h11.EndOfMessage()
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LONGEST_METHOD = 32  # bytes; of those that are registered with IANA none has more than 17
-_SPECIAL = frozenset({"content-length", "transfer-encoding", "expect", "upgrade"})
+_SPECIAL = frozenset({"content-length", "transfer-encoding", "expect", "upgrade"})  # with these none is plain
 _ACCEPT = re.compile(rb"\r\naccept:([^\r\n]{0,1000})", re.IGNORECASE)
 
 
@@ -134,7 +134,7 @@ class ServerWire:
         """`100 Continue` if the client waits for it before it sends its body, else b""."""
         if not self._h11.they_are_waiting_for_100_continue:
             return b""
-        return self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+        return self._h11.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
 
     def prepare(self, status: int, headers: Iterable[tuple[str, str]]) -> PreparedHead:
         """The checked head of a stream, to be given to `start`. Raises AnswerError for fields that cannot be sent."""
@@ -160,7 +160,7 @@ class ServerWire:
         """The same as its head and its body, which is not copied: many may be sent a large one at the same time."""
         length = () if status in (204, 304) else (("Content-Length", str(len(body))),)
         answer = _answer(status, (*headers, *length))
-        same = self._plain and self.answerable and (length != () or not body)
+        same = self._plain and self._goes_on is None and (length != () or not body)
         if same and answer.sent is not None:
             head, self._goes_on = answer.sent
             return head, b"" if self._bodiless else body
@@ -171,7 +171,7 @@ class ServerWire:
             answer.sent = head, self.reusable
         return head, data
 
-    def _send(self, event: h11.Response | h11.InformationalResponse | h11.Data | h11.EndOfMessage) -> bytes:
+    def _send(self, event: h11.Response | h11.Data | h11.EndOfMessage) -> bytes:
         if self._goes_on is not None:
             self._goes_on = False
             raise LocalError("the request is answered: no more can be sent")
