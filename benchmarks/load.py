@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Self
 
 from benchmarks.answer import AnswerParser, Read, WrongAnswer
@@ -20,6 +21,7 @@ Clock = Callable[[], int]
 
 HOST = "127.0.0.1"
 _READ_BYTES = 65_536
+_VARIANTS = 97  # of a request; a prime number: connections that take turns don't get the same each time
 # The last chunk, with the end of the chunk or head before it. No payload of a workload holds a CR, so this is the end.
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
@@ -45,10 +47,14 @@ class Transfer:
 PLAIN = Transfer()
 
 
-def request(path: str, coding: str = "") -> bytes:
-    """The bytes that ask for a stream of events at `path`, in a content coding if one is given."""
+def request(path: str, coding: str = "", number: int | None = None) -> bytes:
+    """The bytes that ask for a stream of events at `path`, in a content coding if one is given.
+
+    `number`: in a field of its own, which makes one request another, and means nothing to a server.
+    """
     accept = f"Accept-Encoding: {coding}\r\n" if coding else ""
-    return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: text/event-stream\r\n{accept}\r\n".encode("ascii")
+    also = "" if number is None else f"X-Number: {number:03}\r\n"
+    return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: text/event-stream\r\n{accept}{also}\r\n".encode("ascii")
 
 
 @dataclass(slots=True, eq=False)
@@ -183,13 +189,15 @@ class Exchanges:
 
 
 def keep_asking(
-    port: int, path: str, connections: int, seconds: float, length: int, clock: Clock = time.monotonic_ns
-) -> Exchanges:
+    port: int, path: str, connections: int, seconds: float, length: int, same: bool = True,
+    clock: Clock = time.monotonic_ns,
+) -> Exchanges:  # fmt: skip
     """Ask for `path` again and again on kept connections, each with one request at a time.
 
-    `length` is the answer's length in bytes, head included; an answer that differs raises `WrongAnswer`.
+    All are the `same`, or each differs from the one before it on its connection. `length` is the answer's length in
+    bytes, head included; an answer that differs raises `WrongAnswer`.
     """
-    message = request(path)
+    messages = cycle([request(path)] if same else [request(path, number=number) for number in range(_VARIANTS)])
     socks = [socket.create_connection((HOST, port)) for _ in range(connections)]
     epoll = select.epoll()
     try:
@@ -203,7 +211,7 @@ def keep_asking(
         started = now = clock()
         for fd, sock in by_fd.items():
             asked[fd], missing[fd] = clock(), length
-            sock.sendall(message)
+            sock.sendall(next(messages))
         until = started + int(seconds * 1e9)
         while now < until:
             for fd, _ in epoll.poll((until - now) / 1e9):
@@ -217,7 +225,7 @@ def keep_asking(
                 if missing[fd] == 0:
                     answers.append(now - asked[fd])
                     asked[fd], missing[fd] = now, length
-                    by_fd[fd].send(message)
+                    by_fd[fd].send(next(messages))
             now = clock()
         return Exchanges(now - started, answers)
     finally:

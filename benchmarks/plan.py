@@ -27,7 +27,7 @@ def turn_seconds(workload: Workload, settings: Settings) -> float:
         "paced-tls": paced + 0.5,
         "paced-gzip": paced,
         "burst": min(s.burst_events * 8e-6, s.burst_seconds) + 0.3,
-        "first": s.first_connections * 0.001 + s.short_warmup + s.short_seconds + 0.1,
+        "first": s.first_connections * 0.001 + s.short_warmup + 2 * s.short_seconds + 0.1,
         "flush": s.flush_groups * (s.flush_wait + 0.001),
         "fanout": publishing + s.fanout_subscribers * _OPENING + 1.5 * s.fanout_seconds + 2 * s.fanout_fast_seconds,
         "fanout-many": publishing + s.many_subscribers * _OPENING + 1.5 * s.many_seconds + 2 * s.many_fast_seconds,

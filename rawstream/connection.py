@@ -25,9 +25,9 @@ from .errors import Disconnected, ReadTimeout, RemoteError
 from .framing import CLOSED, NEED_DATA
 from .messages import RequestHead
 from .observe import Record
+from .recall import RecallingWire
 from .service import NoRoom, Service
 from .transport import Transport
-from .wire import ServerWire
 
 _TIME_TO_READ = 1.0  # seconds, at most; with 50 ms Chromium's pages had read the reason in 10 of 10 tries
 
@@ -44,7 +44,7 @@ class Connection:
     def __init__(self, transport: Transport, service: Service) -> None:
         self._transport = transport
         self._service = service
-        self._wire = ServerWire(service.limits.head, service.limits.headers, service.limits.target)
+        self._wire = RecallingWire(service.limits.head, service.limits.headers, service.limits.target)
         self._cycle: Cycle | None = None  # the request under way
         self._requests = 0  # how many there were
         self._began = time.monotonic()  # a request did, with its first byte

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar, TypeAlias
 
 Pairs: TypeAlias = Iterable[tuple[str, str]] | Mapping[str, str]
@@ -98,3 +99,23 @@ class Headers(_MultiMap):
     @staticmethod
     def _one(values: list[str]) -> str:
         return ", ".join(values)
+
+
+_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def encoded(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Header fields as they are sent. Raises ValueError, TypeError or AttributeError for what none can have."""
+    # RFC 9110 section 5.5: field values are bytes, of which only ASCII is sure to be read alike everywhere.
+    found = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields]
+    if bad := [name for name, value in found if _CONTROLS.search(value)]:  # most of which h11 would send
+        raise ValueError(f"Illegal control character in the value of {bad[0]!r}")
+    return found
+
+
+_name = lru_cache(512)(partial(str, encoding="ascii"))  # the few that thousands of heads have
+
+
+def decoded(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Header fields as they came."""
+    return Headers([(_name(name), value.decode("latin-1")) for name, value in fields])

@@ -145,6 +145,11 @@ class Intake:
         return self._lead is None
 
     @property
+    def fresh(self) -> bool:
+        """Nothing has come yet, but for whole empty lines."""
+        return self._lead == b""
+
+    @property
     def fault(self) -> RemoteError | None:
         """What is wrong with the body where `admit` stopped."""
         return None if self._chunks is None else self._chunks.fault

@@ -1,10 +1,9 @@
 """HTTP/1.1 on h11: bytes in, events out, and back. All protocol state lives here, in h11. No I/O, no asyncio.
 
 This is the only module that imports h11. h11 parses and writes every head, chooses the framing, writes every end and
-knows what may come next; beside it we keep `_refused` and `_bodiless`, which it does not tell. Three things are ours:
-what h11 leaves to its user, most of it in `strict`; `start`, which hands out a pure function for the pieces of a
-stream's body, at a tenth of `h11.Data`; and that a plain request, without a body and by who keeps the connection, is
-answered with the head that h11 wrote for an answer with the same fields before (`_plain`, `_goes_on`).
+knows what may come next; beside it we keep `_refused` and `_bodiless` alone, which it does not tell. Two things are
+ours: what h11 leaves to its user, most of it in `strict`; and `start`, which hands out a pure function for the pieces
+of a stream's body, at a tenth of `h11.Data`.
 """
 
 from __future__ import annotations
@@ -12,25 +11,21 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import h11
 
 from .errors import AnswerError, HeadTooLarge, LocalError, ProtocolError, RemoteError, TargetTooLong, phrase
-from .fields import Headers
+from .fields import decoded, encoded
 from .framing import CLOSED, NEED_DATA, BodyEvent, Closed, Data, End, Frame, chunked, until_close
 from .messages import RequestHead, ResponseHead
 from .strict import Intake, bad_codings, check_head, in_plain_words, resolve
 
 PreparedHead: TypeAlias = h11.Response
-ByteFields: TypeAlias = list[tuple[bytes, bytes]]
 
 _END: Final = End()  # without trailers, as is this:
 _END_OF_MESSAGE: Final = h11.EndOfMessage()
-_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LONGEST_METHOD = 32  # bytes; of those that are registered with IANA none has more than 17
-_SPECIAL = frozenset({"content-length", "transfer-encoding", "expect", "upgrade"})  # with these none is plain
 _ACCEPT = re.compile(rb"\r\naccept:([^\r\n]{0,1000})", re.IGNORECASE)
 
 
@@ -43,10 +38,7 @@ class ServerWire:
     and then, where `reusable`, calls `next_cycle`. RemoteError tells that the peer is at fault: answer it and close.
     """
 
-    __slots__ = (
-        "__weakref__", "_bodiless", "_goes_on", "_h11", "_intake", "_max_head", "_max_headers", "_max_target", "_plain",
-        "_refused",
-    )  # fmt: skip
+    __slots__ = ("__weakref__", "_bodiless", "_h11", "_intake", "_max_head", "_max_headers", "_max_target", "_refused")
 
     def __init__(self, max_head: int = 16 * 1024, max_headers: int = 100, max_target: int = 8 * 1024) -> None:
         self._max_head = max_head
@@ -59,8 +51,6 @@ class ServerWire:
         self._intake = Intake(self._max_head, self._max_headers)
         self._refused = False  # RemoteError was raised: of those that are not its own h11 does not know
         self._bodiless = False  # the request is a HEAD: h11 knows, but tells only by refusing the body's data
-        self._plain = False  # the request is plain, and h11 was asked for nothing but its head
-        self._goes_on: bool | None = None  # it was answered without h11: whether another may follow
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -75,7 +65,6 @@ class ServerWire:
             return NEED_DATA
         if self._refused:
             raise ProtocolError("nothing is read after an error")
-        self._plain = False
         try:
             event = _next_event(self._h11)
             if type(event) is h11.Request:
@@ -91,7 +80,7 @@ class ServerWire:
         if event.http_version[:2] != b"1.":
             raise ProtocolError(f"this server speaks HTTP/1.1, not HTTP/{event.http_version.decode()}", 505)
         version = "1.0" if event.http_version == b"1.0" else "1.1"
-        headers = _headers(event.headers.raw_items())
+        headers = decoded(event.headers.raw_items())
         check_head(self._intake.head, headers, version)
         if len(self._intake.head) > self._max_head:
             raise self._head_too_large()
@@ -104,8 +93,6 @@ class ServerWire:
         self._bodiless = event.method == b"HEAD"
         method, target = event.method.decode("ascii"), event.target.decode("ascii")
         path, query, headers = resolve(method, target, headers)
-        connection = headers.get("connection", "keep-alive")
-        self._plain = version == "1.1" and headers.lacks(_SPECIAL) and connection.lower() == "keep-alive"
         for behind in self._intake.take("transfer-encoding" in headers):
             self._h11.receive_data(behind)
         return RequestHead(method, target, path, query, headers, version)
@@ -138,19 +125,19 @@ class ServerWire:
 
     def prepare(self, status: int, headers: Iterable[tuple[str, str]]) -> PreparedHead:
         """The checked head of a stream, to be given to `start`. Raises AnswerError for fields that cannot be sent."""
-        head = _answer(status, tuple(headers)).response
+        head = _response(status, tuple(headers))
         if any(name == b"content-length" for name, _ in head.headers):
             raise AnswerError("a stream chooses its own framing: it takes no Content-Length")
         return head
 
     def start(self, head: PreparedHead) -> tuple[bytes, Frame]:
         """The bytes of a stream's head, and the function that makes the bytes of a payload."""
-        data = self._send(head)
+        data = self._h11.send(head)
         return data, chunked if self._h11.their_http_version != b"1.0" else until_close
 
     def end(self) -> bytes:
         """The bytes that end the body of what `start` began."""
-        return self._send(_END_OF_MESSAGE)
+        return self._h11.send(_END_OF_MESSAGE)
 
     def respond(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
         """A whole response; to a HEAD its head alone. Raises AnswerError for fields that cannot be sent."""
@@ -159,26 +146,9 @@ class ServerWire:
     def respond_apart(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> tuple[bytes, bytes]:
         """The same as its head and its body, which is not copied: many may be sent a large one at the same time."""
         length = () if status in (204, 304) else (("Content-Length", str(len(body))),)
-        answer = _answer(status, (*headers, *length))
-        same = self._plain and self._goes_on is None and (length != () or not body)
-        if same and answer.sent is not None:
-            head, self._goes_on = answer.sent
-            return head, b"" if self._bodiless else body
-        head = self._send(answer.response)
-        data = self._send(h11.Data(data=body)) if body and not self._bodiless else b""
-        data += self._send(_END_OF_MESSAGE)
-        if same:
-            answer.sent = head, self.reusable
-        return head, data
-
-    def _send(self, event: h11.Response | h11.Data | h11.EndOfMessage) -> bytes:
-        if self._goes_on is not None:
-            self._goes_on = False
-            raise LocalError("the request is answered: no more can be sent")
-        if self._plain:
-            self._plain = False
-            self._h11.next_event()  # the end of the request
-        return self._h11.send(event)
+        head = self._h11.send(_response(status, (*headers, *length)))
+        data = self._h11.send(h11.Data(data=body)) if body and not self._bodiless else b""
+        return head, data + self._h11.send(_END_OF_MESSAGE)
 
     # -- where the two sides stand -----------------------------------------------------------------------------------
 
@@ -201,18 +171,16 @@ class ServerWire:
     @property
     def request_ended(self) -> bool:
         """The whole request has been received: what comes now belongs to a next one."""
-        return self._plain or not (self._refused or self._h11.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR))
+        return not self._refused and self._h11.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
 
     @property
     def answerable(self) -> bool:
         """No head of an answer has left yet, so that one still can."""
-        return self._goes_on is None and self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+        return self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
     @property
     def reusable(self) -> bool:
         """Request and response are complete, and neither side asked for the connection to close."""
-        if self._goes_on is not None:
-            return self._goes_on
         return not self._refused and self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
     def next_cycle(self) -> None:
@@ -242,7 +210,7 @@ class ClientWire:
         if body or method in ("POST", "PUT", "PATCH"):
             fields.append(("Content-Length", str(len(body))))
         try:
-            head = h11.Request(method=method, target=target, headers=_encoded(fields))
+            head = h11.Request(method=method, target=target, headers=encoded(fields))
             data = self._h11.send(head)
             if body:
                 data += self._h11.send(h11.Data(data=body))
@@ -261,7 +229,7 @@ class ClientWire:
             event = _next_event(self._h11)
         if type(event) is h11.Response:
             version, reason = event.http_version.decode("ascii"), event.reason.decode("latin-1")
-            return ResponseHead(event.status_code, reason, _headers(event.headers.raw_items()), version)
+            return ResponseHead(event.status_code, reason, decoded(event.headers.raw_items()), version)
         return _body_event(event)
 
 
@@ -285,46 +253,22 @@ def _body_event(event: object) -> BodyEvent | Closed:
         return Data(bytes(event.data), event.chunk_start, event.chunk_end)
     if kind is h11.EndOfMessage:
         assert isinstance(event, h11.EndOfMessage)
-        return End(_headers(event.headers.raw_items())) if event.headers else _END
+        return End(decoded(event.headers.raw_items())) if event.headers else _END
     return CLOSED if kind is h11.ConnectionClosed else NEED_DATA
 
 
-@dataclass(slots=True, eq=False)
-class _Answer:
-    """The head of an answer, checked; and once it was sent to a plain request as a whole answer's, its bytes, and
-    whether the connection goes on: to the next plain one h11 would send the same."""
-
-    response: h11.Response
-    sent: tuple[bytes, bool] | None = None
-
-
-def _answer(status: int, headers: tuple[tuple[str, str], ...]) -> _Answer:
+def _response(status: int, headers: tuple[tuple[str, str], ...]) -> h11.Response:
     try:
-        return _checked_answer(status, headers)
+        return _checked_response(status, headers)
     except (h11.LocalProtocolError, ValueError, TypeError, AttributeError) as exc:
         raise AnswerError(f"a response's headers are pairs of str that HTTP allows: {exc}") from exc
 
 
-@functools.lru_cache(maxsize=128)  # most answers of a second have the same fields: 15 µs to check, and 10 µs to send
-def _checked_answer(status: int, headers: tuple[tuple[str, str], ...]) -> _Answer:
-    response = h11.Response(status_code=status, headers=_encoded(headers), reason=phrase(status).encode("ascii"))
+@functools.lru_cache(maxsize=128)  # most answers of a second have the same fields, and h11 checks each with care: 15 µs
+def _checked_response(status: int, headers: tuple[tuple[str, str], ...]) -> h11.Response:
+    response = h11.Response(status_code=status, headers=encoded(headers), reason=phrase(status).encode("ascii"))
     framing = {name for name, _ in response.headers} & {b"transfer-encoding", b"content-length"}
     if framing and (status == 204 or b"transfer-encoding" in framing):
         # RFC 9110 section 8.6 and RFC 9112 section 6.1; h11 would send it, and who reads it would wait for a body.
         raise ValueError("how the body is framed is not the handler's to say")
-    return _Answer(response)
-
-
-def _encoded(headers: Iterable[tuple[str, str]]) -> ByteFields:
-    # RFC 9110 section 5.5: field values are bytes, of which only ASCII is sure to be read alike everywhere.
-    fields = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
-    if bad := [name for name, value in fields if _CONTROLS.search(value)]:  # most of which h11 would send
-        raise ValueError(f"Illegal control character in the value of {bad[0]!r}")
-    return fields
-
-
-_name = functools.lru_cache(512)(functools.partial(str, encoding="ascii"))  # the few that thousands of heads have
-
-
-def _headers(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
-    return Headers([(_name(name), value.decode("latin-1")) for name, value in fields])
+    return response

@@ -376,13 +376,15 @@ def test_ask_names_an_answer_that_does_not_come() -> None:
 
 
 @contextmanager
-def echo(answer: bytes, connections: int) -> Iterator[int]:
-    """Answers every request of each of its connections in the same way, until they close."""
+def echo(answer: bytes, connections: int, asked: dict[int, list[bytes]] | None = None) -> Iterator[int]:
+    """Answers every request of each of its connections in the same way, until they close; `asked` gets them."""
 
     def serve(sock: socket.socket) -> None:
         with sock:
             try:
-                while sock.recv(1000):
+                while request := sock.recv(1000):
+                    if asked is not None:
+                        asked.setdefault(sock.fileno(), []).append(request)
                     sock.sendall(answer)
             except ConnectionError:
                 pass  # the client left while an answer was on its way
@@ -413,6 +415,19 @@ def test_kept_connections_are_asked_again_and_again() -> None:
     assert len(seen.answers) >= 3
     assert all(answer > 0 for answer in seen.answers)
     assert seen.wall >= 100_000_000
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_requests_on_a_kept_connection_are_the_same_or_each_another(same: bool) -> None:
+    """By a clock that moves 1 ms at each look. Three connections, so that they take turns."""
+    ticks = itertools.count(0, 1_000_000)
+    asked: dict[int, list[bytes]] = {}
+    with echo(SHORT, 3, asked) as port:
+        keep_asking(port, "/short", 3, 0.1, len(SHORT), same, clock=lambda: next(ticks))
+    pairs = [pair for requests in asked.values() for pair in itertools.pairwise(requests)]
+    assert pairs
+    assert {before == after for before, after in pairs} == {same}
+    assert len({len(request) for pair in pairs for request in pair}) == 1
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,13 @@ SECTIONS = {
     "first": Section(
         "The first chunk, and short requests",
         "{first_connections:,} connections one after the other: how long from `connect` to the first event? Then "
-        "{short_connections} kept connections that ask for a short answer as often as they can.",
+        "{short_connections} kept connections that ask for a short answer as often as they can: with the same request "
+        "each time, and with another each time.",
         (
             Dots("first_p50_us", "Time from connecting to the first event, p50"),
             Percentiles("first", "Time from connecting to the first event"),
             Dots("requests_per_s"),
+            Dots("varied_per_s"),
         ),
     ),
     "flush": Section(

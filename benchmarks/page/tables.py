@@ -32,6 +32,7 @@ HEADLINES = (
     Headline("idle", "memory_per_connection_bytes", "memory per stream"),
     Headline("first", "first_p50_us", "first chunk"),
     Headline("first", "requests_per_s", "requests"),
+    Headline("first", "varied_per_s", "each another"),
 )
 
 

@@ -6,7 +6,8 @@ first event: p50, p99.
 
 Short requests: each of 32 connections asks for `/short` again as soon as it has its answer. Requests a second, and
 CPU time of the server for each. The next request waits for the answer to the last, so a slow server is asked less: the
-rate is what counts, and the times of the answers (p99) are those of a server that is never without work.
+rate is what counts, and the times of the answers (p99) are those of a server that is never without work. Then the same
+with requests that differ: a server may know a request that it has just seen, and not every client asks the same again.
 """
 
 from benchmarks.answer import WrongAnswer, check_events
@@ -36,7 +37,11 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
     keep_asking(server.port, "/short", settings.short_connections, settings.short_warmup, length)
     with Window(server, settings.server_core) as window:
         seen = keep_asking(server.port, "/short", settings.short_connections, settings.short_seconds, length)
-    if not seen.answers:
+    with Window(server, settings.server_core) as varied:
+        others = keep_asking(
+            server.port, "/short", settings.short_connections, settings.short_seconds, length, same=False
+        )
+    if not (seen.answers and others.answers):
         raise WrongAnswer("no short request was answered")
     answers = sorted(seen.answers)
     return Sample(
@@ -46,6 +51,8 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
             "requests_per_s": len(answers) / seen.wall * 1e9,
             "request_p99_us": percentile(answers, 0.99) / 1e3,
             "cpu_per_request_us": window.used.server / len(answers) / 1e3,
+            "varied_per_s": len(others.answers) / others.wall * 1e9,
+            "cpu_per_varied_us": varied.used.server / len(others.answers) / 1e3,
             **window.metrics(len(answers)),
         },
         curves={"first": curve(latencies)},
@@ -74,6 +81,8 @@ FIRST = Workload(
         Column("requests_per_s", "requests/s", ratio=True),
         Column("request_p99_us", "request p99 µs"),
         Column("cpu_per_request_us", "CPU/request µs", digits=1),
+        Column("varied_per_s", "each another/s", ratio=True),
+        Column("cpu_per_varied_us", "CPU/another µs", digits=1),
         Column("reader_busy", "reader busy %", scale=100),
     ),
 )
