@@ -18,6 +18,10 @@ def chunked(payload: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
 
 
+LAST_CHUNK: Final = b"0\r\n\r\n"
+"""What ends a chunked body without trailers (section 7.1)."""
+
+
 def until_close(payload: bytes) -> bytes:
     """`payload` as it is: to an HTTP/1.0 client the end of the connection is the end of the body."""
     return payload

@@ -17,6 +17,9 @@ from shadow import shadowed
 from support import ByHandLoop, Clock, Failures, Serving, absent, settle, watchdog
 from unsteady import hub, news, store  # noqa: F401  # fixtures
 
+from rawstream.recall import RecallingWire
+from rawstream.wire import ServerWire
+
 # asyncio's debug mode tells of each callback that took long: how fast the machine is concerns no test.
 logging.getLogger("asyncio").addFilter(lambda record: not str(record.msg).startswith("Executing "))
 
@@ -38,7 +41,7 @@ def pytest_asyncio_loop_factories(
 @pytest.fixture(autouse=True)
 def shadow() -> Iterator[None]:
     """Everything that is streamed is compared with what h11 itself would send."""
-    with shadowed():
+    with shadowed(ServerWire), shadowed(RecallingWire):
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle, repeat
 from typing import Any
 
@@ -125,6 +125,20 @@ def test_an_answer_that_was_given_is_not_given_twice() -> None:
         assert not server.answerable
 
 
+def test_a_streams_head_that_was_sent_before_is_not_written_again() -> None:
+    first = received(GET)
+    head, _ = first.start(first.prepare(200, [("X", "stream")]))  # and it has not ended
+    server = received(GET)
+    data, frame = server.start(server.prepare(200, [("X", "stream")]))
+    assert data == head == b"HTTP/1.1 200 OK\r\nX: stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert frame(b"hello") == b"5\r\nhello\r\n"
+    assert not server.answerable
+    assert not server.reusable
+    assert server.end() == b"0\r\n\r\n"
+    assert server.reusable
+    assert server._h11.our_state is h11.SEND_RESPONSE, "it was not told"
+
+
 def test_fields_that_are_none_are_refused_as_ever() -> None:
     fields: Any = [("X", ["y"])]
     for _ in range(2):
@@ -214,9 +228,9 @@ REQUESTS = [
     b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", GET[:3], GET[3:], b"\r\n", b"",
 ]  # fmt: skip
 Answers = tuple[str, int, tuple[tuple[str, str], ...], bytes]
-WAYS = ("respond", "stream", "twice", "end", "abandon a second")
+WAYS = ("twice", "end", "a stream behind it", "stream", "stream, ended twice", "stream, and an answer in it")
 answers = st.tuples(
-    st.sampled_from(("respond",) * 4 + WAYS),
+    st.sampled_from(("respond",) * 4 + ("stream",) * 2 + WAYS),
     st.sampled_from([200, 200, 200, 204, 304, 500]),
     st.sampled_from([(), (), (X,), (("Connection", "close"),), (("Content-Length", "5"),)]),
     st.sampled_from([b"hello", b"hello", b"", b"hi"]),
@@ -282,20 +296,24 @@ def answered(
     wire: ServerWire, way: str, status: int, fields: tuple[tuple[str, str], ...], body: bytes
 ) -> Iterator[Any]:
     """What comes out when the request is answered in this way."""
-    try:
-        if way == "stream":
-            yield wire.start(wire.prepare(status, fields))[0]
-            yield wire.end()
-        elif way == "end":
-            yield wire.end()
-        else:
-            yield wire.respond_apart(status, fields, body)
-        if way == "twice":
-            yield wire.respond(status, fields, body)
-        if way == "abandon a second":
-            yield wire.start(wire.prepare(200, ()))[0]
-    except (h11.LocalProtocolError, AnswerError, LocalError) as error:
-        yield "an answer that cannot be", isinstance(error, AnswerError)
+    calls: list[Callable[[], Any]] = [lambda: wire.respond_apart(status, fields, body)]
+    if way.startswith("stream"):
+        calls = [lambda: wire.start(wire.prepare(status, fields))[0], wire.end]
+    if way == "stream, ended twice":
+        calls.append(wire.end)
+    elif way == "stream, and an answer in it":
+        calls.insert(1, lambda: wire.respond(status, fields, body))
+    elif way == "twice":
+        calls *= 2
+    elif way == "end":
+        calls = [wire.end]
+    elif way == "a stream behind it":
+        calls += [lambda: wire.start(wire.prepare(200, ()))[0]]
+    for call in calls:
+        try:
+            yield call()
+        except (h11.LocalProtocolError, AnswerError, LocalError) as error:
+            yield "an answer that cannot be", isinstance(error, AnswerError)
 
 
 @given(pieces(), st.lists(answers, min_size=1, max_size=3), st.lists(st.integers(0, 2), min_size=1, max_size=3))
@@ -303,6 +321,7 @@ def answered(
 @example([HEAD, HEAD, GET[:-2] + b"X\r\n\r\n"], [("respond", 200, (), b"hello")], [0])
 @example([HEAD, HEAD, GET], [("respond", 204, (), b"hello")], [0])
 @example([GET, b"\r", GET], [("respond", 200, (), b"hello")], [0])
+@example([GET, GET], [("stream", 200, (("Connection", "close"),), b"")], [0])
 @example([GET, GET, GET], [("respond", 200, (), b"hello")], [1])
 @settings(max_examples=1500, derandomize=True, deadline=None)
 def test_a_conversation_is_the_same_with_and_without_recall(
