@@ -278,7 +278,7 @@ async def test_a_delivery_costs_the_same_however_many_logs_are_followed(
     entries += await appended(store, "log7", *map(str, range(5)))
     await heard["log7"].reach([entries[0], *entries[2:]])
     assert 1 <= len(read) <= 7, "one for each hint at most, also for the two from before"
-    assert {*read} == {2}, "a stream, and the last id of it"
+    assert {*read} <= {2, 4}, "a stream, and the last id of it; and log199, if its hint from before is still there"
     assert all(not each.entries for name, each in heard.items() if name not in ("log7", "log199"))
 
 
