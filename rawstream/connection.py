@@ -69,7 +69,7 @@ class Connection:
                     if (pump := await self._cycle.answer()) is not None:
                         with self._cycle.watch():
                             await pump.run()
-                self._cycle = pump = None  # nothing of it is kept while the connection waits for another
+                self._cycle = pump = head = None  # of it, `recall` alone may keep something till the next one
                 if not transport.writable:
                     await transport.drain()
                 if not wire.reusable:

@@ -25,15 +25,20 @@ _lower = lru_cache(512)(str.lower)  # thousands of connections hold the same few
 class _MultiMap(Mapping[str, str]):
     """Names with one or more values each, in the order in which they came."""
 
-    __slots__ = ("_keys", "pairs")
+    __slots__ = ("_keys", "_pairs")
     _key: ClassVar[staticmethod[[str], str]] = staticmethod(lambda name: name)
     """What of a name counts when it is compared: here all of it."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        self.pairs = tuple(pairs)
+        self._pairs = tuple(pairs)
         key = self._key
         # Looked through from end to end: for the few that there are, a dict is four times as large, and no faster.
-        self._keys = tuple([key(name) for name, _ in self.pairs])
+        self._keys = tuple([key(name) for name, _ in self._pairs])
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """All of them, as they came."""
+        return self._pairs
 
     @staticmethod
     def _one(values: list[str]) -> str:
@@ -43,14 +48,14 @@ class _MultiMap(Mapping[str, str]):
     def get_all(self, name: str) -> list[str]:
         """Every value of `name`, in order; an empty list if there is none."""
         wanted = self._key(name)
-        return [value for key, (_, value) in zip(self._keys, self.pairs, strict=True) if key == wanted]
+        return [value for key, (_, value) in zip(self._keys, self._pairs, strict=True) if key == wanted]
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of `name`, or `default`."""
         key, keys = self._key(name), self._keys
         count = keys.count(key)
         if count == 1:
-            return self.pairs[keys.index(key)][1]
+            return self._pairs[keys.index(key)][1]
         return self._one(self.get_all(name)) if count else default
 
     def lacks(self, names: frozenset[str]) -> bool:
@@ -72,13 +77,13 @@ class _MultiMap(Mapping[str, str]):
         return len(set(self._keys))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, type(self)) and self.pairs == other.pairs
+        return isinstance(other, type(self)) and self._pairs == other._pairs
 
     def __hash__(self) -> int:
-        return hash(self.pairs)
+        return hash(self._pairs)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({list(self.pairs)!r})"
+        return f"{type(self).__name__}({list(self._pairs)!r})"
 
 
 class Query(_MultiMap):

@@ -22,7 +22,7 @@ from .messages import RequestHead
 from .wire import PreparedHead, ServerWire
 
 _Known: TypeAlias = tuple[bytes, RequestHead]  # the bytes of a request, and what they say
-_SMALL = 1024  # bytes that are kept for it at most: browsers send 500 to 1,000
+_SMALL = 1024  # bytes: what is larger is not kept; browsers send 500 to 1,000
 _SPECIAL = frozenset({"content-length", "transfer-encoding", "expect", "upgrade"})  # with these none is plain
 
 
@@ -37,7 +37,7 @@ class RecallingWire(ServerWire):
 
     def _begin(self) -> None:
         super()._begin()
-        self._came = b""  # the bytes that a request begins with
+        self._came = b""  # the piece that a request begins with, if it is small
         self._again: _Known | None = None  # the last request came again, and h11 was not given it
         self._plain = False  # the request is plain, and h11 was not asked for its end
         self._goes_on: bool | None = None  # it was answered without h11: whether another may follow
@@ -53,7 +53,7 @@ class RecallingWire(ServerWire):
             if self._known is not None and data == self._known[0]:
                 self._again = self._known
                 return
-            self._came = data
+            self._came = data if len(data) <= _SMALL else b""
         super().feed(data)
 
     def receive(self) -> RequestHead | BodyEvent | Closed:
@@ -173,8 +173,8 @@ class RecallingWire(ServerWire):
 
 
 def _is_one(came: bytes) -> bool:
-    """Whether these first bytes of a plain request are all of it, and no more, and few enough to be kept."""
-    return len(came) <= _SMALL and came.endswith(b"\r\n\r\n") and came.index(b"\r\n\r\n") == len(came) - 4
+    """Whether the piece that a plain request begins with is all of it, and no more."""
+    return came.endswith(b"\r\n\r\n") and came.index(b"\r\n\r\n") == len(came) - 4
 
 
 def _is_plain(head: RequestHead) -> bool:

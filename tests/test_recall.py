@@ -204,6 +204,28 @@ def test_what_comes_behind_a_request_that_came_again_is_not_lost() -> None:
     assert server.receive() is NEED_DATA
 
 
+def test_the_end_of_a_request_that_came_again_can_be_received() -> None:
+    for server in (known(), RecallingWire()):
+        server.feed(GET)
+        assert isinstance(server.receive(), RequestHead)
+        assert server.receive() == End()
+        assert server.request_ended
+        server.feed(b"")
+        assert server.respond(200, [X], b"received").endswith(b"received")
+        assert server.reusable
+
+
+def test_what_one_request_said_cannot_be_changed_for_the_next() -> None:
+    server = known()
+    server.feed(GET)
+    event = server.receive()
+    assert isinstance(event, RequestHead)
+    with pytest.raises(AttributeError):
+        event.headers.pairs = ()  # type: ignore[misc]  # which is what is tested
+    with pytest.raises(AttributeError):
+        event.path = "/admin"  # type: ignore[misc]
+
+
 def test_of_a_large_head_and_while_a_stream_goes_on_nothing_is_kept() -> None:
     large = GET[:-2] + b"X: " + b"x" * 1000 + b"\r\n\r\n"
     assert known(large)._known is None
@@ -321,6 +343,7 @@ def answered(
 @example([HEAD, HEAD, GET[:-2] + b"X\r\n\r\n"], [("respond", 200, (), b"hello")], [0])
 @example([HEAD, HEAD, GET], [("respond", 204, (), b"hello")], [0])
 @example([GET, b"\r", GET], [("respond", 200, (), b"hello")], [0])
+@example([GET + GET, GET], [("respond", 200, (), b"hello")], [1, 0])
 @example([GET, GET], [("stream", 200, (("Connection", "close"),), b"")], [0])
 @example([GET, GET, GET], [("respond", 200, (), b"hello")], [1])
 @settings(max_examples=1500, derandomize=True, deadline=None)
