@@ -14,7 +14,6 @@ from typing import cast
 
 from . import sockets
 from .backlog import Backlog
-from .batch import MOST, SMALL, Batch
 from .config import Limits, Timeouts
 from .deadlines import GRAIN, Deadline, Deadlines
 from .errors import Disconnected, ReadTimeout, RemoteError, Stalled
@@ -31,7 +30,7 @@ class Transport(asyncio.Protocol):
     """One connection to a peer. `connected` is called when it is there, `lost` when it is gone for good."""
 
     __slots__ = (
-        "__weakref__", "_backlog", "_batch", "_body_ended", "_connected", "_deadlines", "_direct", "_drained", "_ended",
+        "__weakref__", "_backlog", "_body_ended", "_connected", "_deadlines", "_direct", "_drained", "_ended",
         "_fd", "_gone", "_inbox", "_limits", "_loop", "_lost", "_readable", "_reading", "_timeouts", "_transport",
         "_turns", "_work", "client", "dropping", "sent", "watched", "when_writable", "writable", "writes",
     )  # fmt: skip
@@ -59,7 +58,6 @@ class Transport(asyncio.Protocol):
         self._backlog: Backlog | None = None  # once there is any
         self._fd = -1  # the socket, if we may send on it ourselves ...
         self._direct = -1  # ... and when: not while the loop's transport has something to send
-        self._batch: Batch | None = None  # with which it leaves; None: at once
         self.dropping = False
         """More of next requests came than is held: it was dropped, and so is what follows."""
         self.watched: Watch | None = None
@@ -81,9 +79,8 @@ class Transport(asyncio.Protocol):
         self.writable = True
         # asyncio's own mark of 64 KiB would let a reader who stopped reading hold so much, and be noticed so late.
         self._transport.set_write_buffer_limits(self._limits.high_water)
-        if (name := f"{type(transport).__module__}.{type(transport).__name__}") in _PLAIN and os.name == "posix":
+        if f"{type(transport).__module__}.{type(transport).__name__}" in _PLAIN and os.name == "posix":
             self._fd = self._direct = transport.get_extra_info("socket").fileno()
-            self._batch = self._turns.batch if name.startswith("uvloop.") else None
         peer = transport.get_extra_info("peername")  # now: uvloop asks the socket, which may be closed later
         self.client = (peer if len(peer) == 2 else peer[:2]) if isinstance(peer, tuple) else None
         self._connected(self)
@@ -211,10 +208,9 @@ class Transport(asyncio.Protocol):
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | memoryview) -> bool:
-        """Send `data`, as far as the socket takes it; never waits. Nothing happens if the peer is gone.
+        """Send `data`, as far as the socket takes it now; never waits. Nothing happens if the peer is gone.
 
-        On asyncio's loop it has left when this returns. On uvloop's, taken for throughput, it leaves with all else
-        that is written in this turn of the loop, if it is small. Returns `writable`.
+        Returns `writable`.
         """
         if self._direct < 0:
             if self._transport.is_closing():
@@ -224,21 +220,15 @@ class Transport(asyncio.Protocol):
         self.sent += len(data)
         self.writes += 1
         if self._direct < 0:
-            return self.keep(data)
-        if (batch := self._batch) is not None:
-            if not batch:
-                self._loop.call_soon(batch.leave)
-            batch.append((self._direct, data, self))
-            if len(batch) >= MOST or len(data) > SMALL:
-                batch.leave()
-            return self.writable
+            return self._keep(data)
         try:
-            sent = os.write(self._direct, data)  # asyncio's transport would do the same, at four times the price
+            # asyncio's transport would do the same, at four times the price; uvloop's may wait until the turn ends.
+            sent = os.write(self._direct, data)
         except OSError:
             sent = 0  # it meets this too, and knows what to do
-        return True if sent == len(data) else self.keep(memoryview(data)[sent:])
+        return True if sent == len(data) else self._keep(memoryview(data)[sent:])
 
-    def keep(self, rest: bytes | memoryview, /) -> bool:
+    def _keep(self, rest: bytes | memoryview) -> bool:
         """Let the loop's transport send what the socket does not take now. Returns `writable`."""
         self._direct = -1
         if self._transport.is_closing():
@@ -268,8 +258,6 @@ class Transport(asyncio.Protocol):
 
     def _let_go(self) -> None:
         """Of the socket: it is about to be closed, and its number may soon be another's."""
-        if self._batch:
-            self._batch.leave()
         self._fd = self._direct = -1
 
     def close(self) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
-from .batch import Batch
-
 TURN = 0.001  # seconds of work after which somebody else shall run; the pump has the same
 
 Work: TypeAlias = tuple[int, float]
@@ -31,8 +29,6 @@ class Turns:
         self._queue: deque[asyncio.Future[None]] = deque()  # while there is anybody, `_call` is about to be called
         self._number = 0  # of this turn, as far as anybody works
         self._ends = False  # `_end` is about to be called
-        self.batch = Batch()
-        """What is written in this turn, by those who let it wait for its end."""
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Turns:

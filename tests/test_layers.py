@@ -36,10 +36,9 @@ LAYERS: dict[str, set[str]] = {
     "watch": {"errors"},
     "sockets": {"errors"},
     "inbox": set(),
-    "batch": set(),
-    "turns": {"batch"},
+    "turns": set(),
     "backlog": {"deadlines"},
-    "transport": {"backlog", "batch", "config", "deadlines", "errors", "inbox", "sockets", "turns", "watch"},
+    "transport": {"backlog", "config", "deadlines", "errors", "inbox", "sockets", "turns", "watch"},
     "exchange": {
         "deadlines", "encoding", "errors", "fields", "formats", "framing", "inbox", "messages", "observe", "pump",
         "sink", "transport", "wire",

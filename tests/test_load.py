@@ -376,15 +376,17 @@ def test_ask_names_an_answer_that_does_not_come() -> None:
 
 
 @contextmanager
-def echo(answer: bytes, connections: int, asked: dict[int, list[bytes]] | None = None) -> Iterator[int]:
-    """Answers every request of each of its connections in the same way, until they close; `asked` gets them."""
+def echo(answer: bytes, connections: int, asked: list[list[bytes]] | None = None) -> Iterator[int]:
+    """Answers every request of each of its connections in the same way, until they close; `asked` gets each's."""
 
     def serve(sock: socket.socket) -> None:
+        requests: list[bytes] = []
+        if asked is not None:
+            asked.append(requests)
         with sock:
             try:
                 while request := sock.recv(1000):
-                    if asked is not None:
-                        asked.setdefault(sock.fileno(), []).append(request)
+                    requests.append(request)
                     sock.sendall(answer)
             except ConnectionError:
                 pass  # the client left while an answer was on its way
@@ -421,10 +423,10 @@ def test_kept_connections_are_asked_again_and_again() -> None:
 def test_requests_on_a_kept_connection_are_the_same_or_each_another(same: bool) -> None:
     """By a clock that moves 1 ms at each look. Three connections, so that they take turns."""
     ticks = itertools.count(0, 1_000_000)
-    asked: dict[int, list[bytes]] = {}
+    asked: list[list[bytes]] = []
     with echo(SHORT, 3, asked) as port:
         keep_asking(port, "/short", 3, 0.1, len(SHORT), same, clock=lambda: next(ticks))
-    pairs = [pair for requests in asked.values() for pair in itertools.pairwise(requests)]
+    pairs = [pair for requests in asked for pair in itertools.pairwise(requests)]
     assert pairs
     assert {before == after for before, after in pairs} == {same}
     assert len({len(request) for pair in pairs for request in pair}) == 1

@@ -978,17 +978,12 @@ async def line(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     await line.end()
 
 
-def on_uvloop() -> bool:
-    return not isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
-
-
 def numbered(size: int, start: int = 0) -> bytes:
     """Bytes in which whatever is lost, repeated or out of order shows."""
     return b"".join(b"%7d\n" % number for number in range(start // 8, (start + size) // 8 + 1))[:size]
 
 
-async def test_on_asyncio_what_is_written_is_there_when_write_returns(line: Line, clock: Clock) -> None:
-    """`clock`, that is: on asyncio's loop."""
+async def test_what_is_written_is_there_when_write_returns(line: Line) -> None:
     assert line.transport.write(b"one") is True
     assert line.peer.here() == b"one"
     assert line.transport.write(b"") is True
@@ -996,23 +991,6 @@ async def test_on_asyncio_what_is_written_is_there_when_write_returns(line: Line
     assert line.peer.here() == b"two"
     assert line.sends.sizes == [(3, 3), (0, 0), (3, 3)]
     assert line.transport.sent == 6
-
-
-async def test_on_uvloop_what_is_written_leaves_with_all_of_the_turn(line: Line) -> None:
-    if not on_uvloop():
-        return  # the test above
-    line.transport.write(b"one")
-    line.transport.write(b"two")
-    assert (line.transport.sent, line.transport.writes, line.sends.sizes) == (6, 2, [])
-    await settle()
-    assert line.sends.sizes == [(3, 3), (3, 3)]
-    assert line.peer.here() == b"onetwo"
-
-
-async def test_what_is_large_leaves_at_once_and_what_was_written_before_leaves_first(line: Line) -> None:
-    line.transport.write(b"small")
-    line.transport.write(b"x" * 2000)
-    assert line.peer.here() == b"small" + b"x" * 2000
 
 
 async def test_who_writes_as_long_as_he_may_hears_that_he_may_not(line: Line) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 log = logging.getLogger("rawstream")
 
 SLICE = 0.002  # seconds: some 200 writes to sockets, and less than anybody notices
-STEPS = 16  # at most, in a slice: uvloop writes to the sockets when the turn ends, and only notes them till then
+STEPS = 16  # at most, in a slice: uvloop's transport, under TLS, notes what is written, and sends it when the turn ends
 
 
 class Slices:
