@@ -85,17 +85,15 @@ class RecallingWire(ServerWire):
     def start(self, head: PreparedHead) -> tuple[bytes, Frame]:
         """The bytes of a stream's head, and the function that makes the bytes of a payload."""
         self._known = None  # a stream may stay for long
-        if not self._may_recall() or head.status_code in (204, 304) or self._bodiless:
-            self._catch_up()
-            return super().start(head)
-        fields = tuple(head.headers.raw_items())
-        begun = _begun(head.status_code, fields)
+        begun = None  # what has no body ends with its head: that is left to h11
+        if self._may_recall() and not self._bodiless and head.status_code not in (204, 304):
+            begun = _begun(head.status_code, tuple(head.headers.raw_items()))
         if begun:
             self._goes_on, self._streams = False, True
             return begun[0], chunked
         self._catch_up()
         data, frame = super().start(head)
-        if all(name.lower() != b"connection" for name, _ in fields):
+        if begun is not None and all(name != b"connection" for name, _ in head.headers):
             begun.append(data)
         return data, frame
 
@@ -109,21 +107,20 @@ class RecallingWire(ServerWire):
 
     def respond_apart(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> tuple[bytes, bytes]:
         """The head and the body of a whole answer; see there."""
-        fields = tuple(headers)
-        if not self._may_recall():
-            self._catch_up()
-            return super().respond_apart(status, fields, body)
-        try:
-            written = _written(status, fields, len(body), self._bodiless)
-        except TypeError:
-            written = []  # these are no fields, which is told in a moment
-        if not written:
-            self._catch_up()
-            head, data = super().respond_apart(status, fields, body)
+        fields, written = tuple(headers), None
+        if self._may_recall():
+            try:
+                written = _written(status, fields, len(body), self._bodiless)
+            except TypeError:
+                pass  # these are no fields, which is told in a moment
+        if written:
+            head, self._goes_on = written[0]
+            return head, b"" if self._bodiless else body
+        self._catch_up()
+        head, data = super().respond_apart(status, fields, body)
+        if written is not None:
             written.append((head, self.reusable))
-            return head, data
-        head, self._goes_on = written[0]
-        return head, b"" if self._bodiless else body
+        return head, data
 
     def _may_recall(self) -> bool:
         """The request is plain, and h11 need not know of an answer to it."""

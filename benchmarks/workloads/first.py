@@ -10,6 +10,8 @@ rate is what counts, and the times of the answers (p99) are those of a server th
 with requests that differ: a server may know a request that it has just seen, and not every client asks the same again.
 """
 
+from functools import partial
+
 from benchmarks.answer import WrongAnswer, check_events
 from benchmarks.load import answer_length, ask, keep_asking
 from benchmarks.process import Server, Window
@@ -34,13 +36,12 @@ def measure(server: Server, contender: Contender, settings: Settings) -> Sample:
     latencies = sorted(_first_event(server.port, settings.timeout) for _ in range(settings.first_connections))
 
     length = answer_length(server.port, "/short", settings.timeout)
-    keep_asking(server.port, "/short", settings.short_connections, settings.short_warmup, length)
+    asking = partial(keep_asking, server.port, "/short", settings.short_connections, length=length)
+    asking(settings.short_warmup)
     with Window(server, settings.server_core) as window:
-        seen = keep_asking(server.port, "/short", settings.short_connections, settings.short_seconds, length)
+        seen = asking(settings.short_seconds)
     with Window(server, settings.server_core) as varied:
-        others = keep_asking(
-            server.port, "/short", settings.short_connections, settings.short_seconds, length, same=False
-        )
+        others = asking(settings.short_seconds, same=False)
     if not (seen.answers and others.answers):
         raise WrongAnswer("no short request was answered")
     answers = sorted(seen.answers)
